@@ -1,0 +1,383 @@
+//! What a name can be bound to. Data only: no code base, no factory class, no serialized object.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+
+use crate::{Endpoint, Epoch, GroupName, MemberName, Name};
+
+/// What a name is bound to. JSON: an object whose `type` is the kind.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// A subcontext: names can be bound below it.
+    Context,
+    /// Another name, followed by `lookup`.
+    Link {
+        /// The name to go on with, from the root.
+        target: Name,
+    },
+    /// How to reach a message broker.
+    ConnectionFactory(ConnectionFactory),
+    /// A queue at a broker.
+    Queue {
+        /// The queue's address at the broker.
+        address: String,
+    },
+    /// A topic at a broker.
+    Topic {
+        /// The topic's address at the broker.
+        address: String,
+    },
+    /// A JNDI `Reference`: a class name and typed addresses. Nobody loads the class.
+    Reference(Reference),
+    /// Any JSON value, as its text.
+    Value {
+        /// JSON text, checked when it was parsed.
+        json: Box<str>,
+    },
+}
+
+/// The kind of an object, as `list` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ObjectKind {
+    /// A subcontext.
+    Context,
+    /// A link.
+    Link,
+    /// A connection factory.
+    ConnectionFactory,
+    /// A queue.
+    Queue,
+    /// A topic.
+    Topic,
+    /// A JNDI reference.
+    Reference,
+    /// A JSON value.
+    Value,
+}
+
+impl ObjectKind {
+    /// The kind as it is written in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Context => "context",
+            Self::Link => "link",
+            Self::ConnectionFactory => "connection-factory",
+            Self::Queue => "queue",
+            Self::Topic => "topic",
+            Self::Reference => "reference",
+            Self::Value => "value",
+        }
+    }
+}
+
+/// A JNDI `Reference` without its factory: what class the object had and where to find it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reference {
+    /// The class name, as information.
+    pub class_name: String,
+    /// The addresses, in order.
+    pub addresses: Vec<RefAddr>,
+}
+
+/// One typed address of a `Reference` (`javax.naming.StringRefAddr`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefAddr {
+    /// The address type, for example `URL`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The address itself.
+    pub content: String,
+}
+
+/// How to reach a message broker, and how a client of it should behave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionFactory {
+    /// Where to connect, the active broker first.
+    pub brokers: Vec<BrokerAddress>,
+    /// The group that exported this factory; absent where somebody bound it by hand.
+    #[serde(default)]
+    pub group: Option<GroupName>,
+    /// The epoch of the active broker that exported it. A broker that greets with a lower one is stale.
+    #[serde(default)]
+    pub epoch: Option<Epoch>,
+    /// How a client connects, reconnects and gives up.
+    #[serde(default)]
+    pub settings: FactorySettings,
+}
+
+/// Where one broker of a pair listens while it is active.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BrokerAddress {
+    /// Host name or address.
+    pub host: String,
+    /// AMQP port.
+    pub port: u16,
+    /// The member's name, where it is known.
+    #[serde(default)]
+    pub member: Option<MemberName>,
+}
+
+impl BrokerAddress {
+    /// The address without the member's name.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            host: self.host.clone(),
+            port: self.port,
+        }
+    }
+}
+
+/// How a messaging client connects, reconnects and gives up. All times in milliseconds, all finite.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FactorySettings {
+    /// Whether a lost connection is made anew. Default true.
+    pub reconnect_enabled: bool,
+    /// How long all attempts of one reconnection may take together. Default 60,000 ms.
+    pub reconnect_period_ms: u64,
+    /// The pause after the first failed round of attempts. Default 10 ms.
+    pub reconnect_interval_ms: u64,
+    /// What the pause is multiplied with after each failed round. Default 2.0; 1.0 keeps it.
+    pub reconnect_interval_multiplier: f64,
+    /// The longest pause. Default 500 ms.
+    pub max_reconnect_interval_ms: u64,
+    /// Rounds of attempts per reconnection; -1 for as many as `reconnect_period_ms` allows. Default -1.
+    pub reconnect_attempts: i32,
+    /// Rounds of attempts for the first connection; -1 as above. Default 10.
+    pub initial_connect_attempts: i32,
+    /// How long one attempt to connect to one address may take. Default 2,000 ms.
+    pub connect_timeout_ms: u64,
+    /// How long the connection may be silent before it counts as dead. Default 5,000 ms.
+    pub client_failure_check_period_ms: u64,
+    /// How long a broker keeps the session of a client it no longer hears. Default 60,000 ms.
+    pub connection_ttl_ms: u64,
+    /// How long a blocking call waits for its answer on a working connection. Default 30,000 ms.
+    pub call_timeout_ms: u64,
+    /// How long a blocking call made during a failover waits for it to end. Default 60,000 ms.
+    pub call_failover_timeout_ms: u64,
+}
+
+impl Default for FactorySettings {
+    fn default() -> Self {
+        Self {
+            reconnect_enabled: true,
+            reconnect_period_ms: 60_000,
+            reconnect_interval_ms: 10,
+            reconnect_interval_multiplier: 2.0,
+            max_reconnect_interval_ms: 500,
+            reconnect_attempts: -1,
+            initial_connect_attempts: 10,
+            connect_timeout_ms: 2_000,
+            client_failure_check_period_ms: 5_000,
+            connection_ttl_ms: 60_000,
+            call_timeout_ms: 30_000,
+            call_failover_timeout_ms: 60_000,
+        }
+    }
+}
+
+/// A text that is not an object.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an object to bind: {reason}")]
+pub struct InvalidObject {
+    /// What the JSON parser found.
+    pub reason: String,
+}
+
+impl Object {
+    /// The kind of this object.
+    #[must_use]
+    pub const fn kind(&self) -> ObjectKind {
+        match self {
+            Self::Context => ObjectKind::Context,
+            Self::Link { .. } => ObjectKind::Link,
+            Self::ConnectionFactory(_) => ObjectKind::ConnectionFactory,
+            Self::Queue { .. } => ObjectKind::Queue,
+            Self::Topic { .. } => ObjectKind::Topic,
+            Self::Reference(_) => ObjectKind::Reference,
+            Self::Value { .. } => ObjectKind::Value,
+        }
+    }
+
+    /// An object from its JSON text.
+    ///
+    /// # Errors
+    /// `InvalidObject` with the place and the reason.
+    pub fn from_json(text: &[u8]) -> Result<Self, InvalidObject> {
+        serde_json::from_slice(text).map_err(|error| InvalidObject {
+            reason: error.to_string(),
+        })
+    }
+}
+
+/// The JSON form. The other form (logs, snapshots) is `Stored`, because formats without field names
+/// cannot read a tag inside the object.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+enum Readable {
+    Context {},
+    Link { target: Name },
+    ConnectionFactory(ConnectionFactory),
+    Queue { address: String },
+    Topic { address: String },
+    Reference(Reference),
+    Value { value: serde_json::Value },
+}
+
+#[derive(Serialize, Deserialize)]
+enum Stored {
+    Context,
+    Link { target: Name },
+    ConnectionFactory(ConnectionFactory),
+    Queue { address: String },
+    Topic { address: String },
+    Reference(Reference),
+    Value { json: Box<str> },
+}
+
+impl Serialize for Object {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return self.stored().serialize(serializer);
+        }
+        self.readable().map_err(ser::Error::custom)?.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let readable = Readable::deserialize(deserializer)?;
+            readable.try_into().map_err(de::Error::custom)
+        } else {
+            Stored::deserialize(deserializer).map(Into::into)
+        }
+    }
+}
+
+impl Object {
+    fn readable(&self) -> Result<Readable, serde_json::Error> {
+        Ok(match self.clone() {
+            Self::Context => Readable::Context {},
+            Self::Link { target } => Readable::Link { target },
+            Self::ConnectionFactory(factory) => Readable::ConnectionFactory(factory),
+            Self::Queue { address } => Readable::Queue { address },
+            Self::Topic { address } => Readable::Topic { address },
+            Self::Reference(reference) => Readable::Reference(reference),
+            Self::Value { json } => Readable::Value {
+                value: serde_json::from_str(&json)?,
+            },
+        })
+    }
+
+    fn stored(&self) -> Stored {
+        match self.clone() {
+            Self::Context => Stored::Context,
+            Self::Link { target } => Stored::Link { target },
+            Self::ConnectionFactory(factory) => Stored::ConnectionFactory(factory),
+            Self::Queue { address } => Stored::Queue { address },
+            Self::Topic { address } => Stored::Topic { address },
+            Self::Reference(reference) => Stored::Reference(reference),
+            Self::Value { json } => Stored::Value { json },
+        }
+    }
+}
+
+impl TryFrom<Readable> for Object {
+    type Error = serde_json::Error;
+
+    fn try_from(readable: Readable) -> Result<Self, Self::Error> {
+        Ok(match readable {
+            Readable::Context {} => Self::Context,
+            Readable::Link { target } => Self::Link { target },
+            Readable::ConnectionFactory(factory) => Self::ConnectionFactory(factory),
+            Readable::Queue { address } => Self::Queue { address },
+            Readable::Topic { address } => Self::Topic { address },
+            Readable::Reference(reference) => Self::Reference(reference),
+            Readable::Value { value } => Self::Value {
+                json: serde_json::to_string(&value)?.into(),
+            },
+        })
+    }
+}
+
+impl From<Stored> for Object {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::Context => Self::Context,
+            Stored::Link { target } => Self::Link { target },
+            Stored::ConnectionFactory(factory) => Self::ConnectionFactory(factory),
+            Stored::Queue { address } => Self::Queue { address },
+            Stored::Topic { address } => Self::Topic { address },
+            Stored::Reference(reference) => Self::Reference(reference),
+            Stored::Value { json } => Self::Value { json },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examples() -> Vec<Object> {
+        vec![
+            Object::Context,
+            Object::Link {
+                target: "a/b".parse().expect("a name"),
+            },
+            Object::Queue {
+                address: "examples".into(),
+            },
+            Object::Value {
+                json: r#"{"a":[1,null]}"#.into(),
+            },
+            Object::Reference(Reference {
+                class_name: "x.Y".into(),
+                addresses: vec![RefAddr {
+                    kind: "URL".into(),
+                    content: "amqp://h".into(),
+                }],
+            }),
+            Object::ConnectionFactory(ConnectionFactory {
+                brokers: vec![BrokerAddress {
+                    host: "kkam".into(),
+                    port: 9741,
+                    member: None,
+                }],
+                group: Some("orders".parse().expect("a label")),
+                epoch: Some(Epoch(3)),
+                settings: FactorySettings::default(),
+            }),
+        ]
+    }
+
+    #[test]
+    fn every_object_survives_both_forms() {
+        for object in examples() {
+            let json = serde_json::to_string(&object).expect("JSON");
+            assert_eq!(Object::from_json(json.as_bytes()), Ok(object.clone()), "{json}");
+            let bytes = postcard::to_stdvec(&object).expect("bytes");
+            assert_eq!(postcard::from_bytes::<Object>(&bytes), Ok(object));
+        }
+    }
+
+    #[test]
+    fn unknown_keys_and_kinds_are_refused() {
+        for json in [
+            r#"{"type":"queue","address":"q","codebase":"http://x"}"#,
+            r#"{"type":"context","factory":"x"}"#,
+            r#"{"type":"serialized","data":""}"#,
+            r#"{"type":"connection-factory","brokers":[],"factory":"x"}"#,
+            r#"{"address":"q"}"#,
+            "[",
+        ] {
+            assert!(Object::from_json(json.as_bytes()).is_err(), "{json}");
+        }
+    }
+}
