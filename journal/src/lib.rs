@@ -1,1 +1,23 @@
-//! placeholder
+//! An append-only journal in one directory.
+//!
+//! It knows bytes, sequence numbers and epochs, and nothing of what they mean.
+
+mod batch;
+mod epoch;
+mod error;
+mod format;
+mod journal;
+mod lock;
+mod names;
+mod open;
+mod options;
+mod recover;
+mod types;
+
+pub use batch::Batch;
+pub use error::{JournalError, OpenError};
+pub use journal::Journal;
+pub use lock::Holder;
+pub use open::{Fenced, Locked};
+pub use options::{MAX_BYTES, MIN_SEGMENT_BYTES, Options};
+pub use types::{Appended, Record, Recovery, SegmentInfo, Seqs, Stats};
