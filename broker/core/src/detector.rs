@@ -1,0 +1,315 @@
+//! Heartbeat detection: which peers are heard, suspected or failed.
+//!
+//! It decides from silence and from connections that ended, and from nothing else. It never opens a
+//! connection, reads no clock and confirms nothing: a suspicion is a question that somebody else answers.
+//! Invariant: a node whose own tick came late accuses nobody for the time it slept.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use daymark_naming_proto::MemberName;
+
+/// How long silence may last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How often a peer sends a heartbeat. Default 50 ms.
+    pub heartbeat: Duration,
+    /// Silence after which a peer is suspected. Default 200 ms; at least three heartbeats.
+    pub suspect: Duration,
+    /// Silence after which a peer has failed. Default 600 ms; longer than `suspect`.
+    pub failed: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(50),
+            suspect: Duration::from_millis(200),
+            failed: Duration::from_millis(600),
+        }
+    }
+}
+
+/// Heartbeat times that do not fit together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidTiming {
+    /// The heartbeat is zero.
+    #[error("heartbeat_ms is 0: it must be at least 1")]
+    NoHeartbeat,
+    /// A single lost heartbeat would raise a suspicion.
+    #[error("suspect_ms is {suspect_ms}: it must be at least three heartbeats ({heartbeat_ms} ms each)")]
+    SuspectTooShort {
+        /// The time given.
+        suspect_ms: u128,
+        /// The heartbeat.
+        heartbeat_ms: u128,
+    },
+    /// A peer would fail before it is suspected.
+    #[error("failed_ms is {failed_ms}: it must be longer than suspect_ms ({suspect_ms})")]
+    FailedTooShort {
+        /// The time given.
+        failed_ms: u128,
+        /// The time until suspicion.
+        suspect_ms: u128,
+    },
+}
+
+impl Timing {
+    /// Whether the three times fit together.
+    ///
+    /// # Errors
+    /// `InvalidTiming` names the one that does not.
+    pub fn check(&self) -> Result<(), InvalidTiming> {
+        if self.heartbeat < Duration::from_millis(1) {
+            return Err(InvalidTiming::NoHeartbeat);
+        }
+        if self.suspect < self.heartbeat * 3 {
+            return Err(InvalidTiming::SuspectTooShort {
+                suspect_ms: self.suspect.as_millis(),
+                heartbeat_ms: self.heartbeat.as_millis(),
+            });
+        }
+        if self.failed <= self.suspect {
+            return Err(InvalidTiming::FailedTooShort {
+                failed_ms: self.failed.as_millis(),
+                suspect_ms: self.suspect.as_millis(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What is believed of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// It is heard.
+    Alive,
+    /// Its connection ended, or it was silent for `Timing::suspect`.
+    Suspected,
+    /// It was silent for `Timing::failed`.
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Watched {
+    heard: Instant,
+    verdict: Verdict,
+}
+
+/// The peers of one node.
+#[derive(Clone, Debug)]
+pub struct Detector {
+    timing: Timing,
+    peers: BTreeMap<MemberName, Watched>,
+    ticked: Option<Instant>,
+}
+
+impl Detector {
+    /// A detector that watches nobody yet. A peer is watched from the first time it is heard.
+    #[must_use]
+    pub const fn new(timing: Timing) -> Self {
+        Self {
+            timing,
+            peers: BTreeMap::new(),
+            ticked: None,
+        }
+    }
+
+    /// A heartbeat of `peer` arrived: it is alive, whatever was believed before.
+    pub fn heard(&mut self, now: Instant, peer: &MemberName) {
+        let alive = Watched {
+            heard: now,
+            verdict: Verdict::Alive,
+        };
+        match self.peers.get_mut(peer) {
+            Some(watched) => *watched = alive,
+            None => {
+                self.peers.insert(peer.clone(), alive);
+            }
+        }
+    }
+
+    /// A connection to `peer` ended. Returns whether this is the first sign of trouble.
+    pub fn dropped(&mut self, peer: &MemberName) -> bool {
+        match self.peers.get_mut(peer) {
+            Some(watched) if watched.verdict == Verdict::Alive => {
+                watched.verdict = Verdict::Suspected;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// `peer` is watched no longer.
+    pub fn forget(&mut self, peer: &MemberName) {
+        self.peers.remove(peer);
+    }
+
+    /// How long `peer` has been silent; `None` if it is not watched.
+    #[must_use]
+    pub fn silence(&self, now: Instant, peer: &MemberName) -> Option<Duration> {
+        let watched = self.peers.get(peer)?;
+        Some(now.saturating_duration_since(watched.heard))
+    }
+
+    /// What is believed of `peer`; `None` if it is not watched.
+    #[must_use]
+    pub fn verdict(&self, peer: &MemberName) -> Option<Verdict> {
+        self.peers.get(peer).map(|watched| watched.verdict)
+    }
+
+    /// Every peer that is watched.
+    pub fn peers(&self) -> impl Iterator<Item = &MemberName> {
+        self.peers.keys()
+    }
+
+    /// Reads the silences. Returns the peers of whom something worse is believed than before.
+    ///
+    /// It wants to be called every heartbeat. A call that comes late raises nothing and counts every
+    /// silence from now: who slept cannot know who was silent.
+    pub fn tick(&mut self, now: Instant) -> Vec<(MemberName, Verdict)> {
+        let late = self.is_late(now);
+        self.ticked = Some(now);
+        if late {
+            for watched in self.peers.values_mut() {
+                watched.heard = now;
+            }
+            return Vec::new();
+        }
+        let timing = self.timing;
+        let worse = |(peer, watched): (&MemberName, &mut Watched)| {
+            let verdict = timing.verdict(now.saturating_duration_since(watched.heard));
+            if verdict <= watched.verdict {
+                return None;
+            }
+            watched.verdict = verdict;
+            Some((peer.clone(), verdict))
+        };
+        self.peers.iter_mut().filter_map(worse).collect()
+    }
+
+    /// When the next tick is due; `None` while nobody is watched.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let first = self.peers.values().map(|watched| watched.heard).min()?;
+        Some(self.ticked.unwrap_or(first) + self.timing.heartbeat)
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        let patience = self.timing.heartbeat + (self.timing.suspect / 2).max(self.timing.heartbeat);
+        self.deadline().is_some()
+            && self
+                .ticked
+                .is_some_and(|ticked| now.saturating_duration_since(ticked) > patience)
+    }
+}
+
+impl Timing {
+    fn verdict(&self, silence: Duration) -> Verdict {
+        if silence >= self.failed {
+            Verdict::Failed
+        } else if silence >= self.suspect {
+            Verdict::Suspected
+        } else {
+            Verdict::Alive
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(name: &str) -> MemberName {
+        name.parse().expect("a label")
+    }
+
+    /// Some instant; the rules only see differences.
+    #[expect(clippy::disallowed_methods, reason = "the tests need a first instant")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    /// Ticks every 10 ms up to `until` and returns what was raised, with its time.
+    fn ticks(detector: &mut Detector, start: Instant, from: u64, until: u64) -> Vec<(u64, Verdict)> {
+        (from..=until)
+            .step_by(10)
+            .flat_map(|at| {
+                let raised = detector.tick(start + ms(at));
+                raised.into_iter().map(move |(_, verdict)| (at, verdict))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_silent_peer_is_suspected_then_failed_each_once() {
+        let (start, b) = (start(), peer("b"));
+        let mut detector = Detector::new(Timing::default());
+        detector.heard(start, &b);
+        let raised = ticks(&mut detector, start, 0, 1000);
+        assert_eq!(raised, [(200, Verdict::Suspected), (600, Verdict::Failed)]);
+    }
+
+    #[test]
+    fn a_heartbeat_clears_every_suspicion() {
+        let (start, b) = (start(), peer("b"));
+        let mut detector = Detector::new(Timing::default());
+        detector.heard(start, &b);
+        ticks(&mut detector, start, 0, 700);
+        detector.heard(start + ms(700), &b);
+        assert_eq!(detector.verdict(&b), Some(Verdict::Alive));
+        assert_eq!(ticks(&mut detector, start, 710, 900), [(900, Verdict::Suspected)]);
+    }
+
+    #[test]
+    fn a_connection_that_ended_is_suspected_at_once_and_once() {
+        let (start, b) = (start(), peer("b"));
+        let mut detector = Detector::new(Timing::default());
+        assert!(!detector.dropped(&b), "nobody watched it");
+        detector.heard(start, &b);
+        assert!(detector.dropped(&b));
+        assert!(!detector.dropped(&b));
+        assert_eq!(ticks(&mut detector, start, 0, 599), []);
+        assert_eq!(ticks(&mut detector, start, 600, 600), [(600, Verdict::Failed)]);
+    }
+
+    #[test]
+    fn who_slept_accuses_nobody_for_the_time_it_slept() {
+        let (start, b) = (start(), peer("b"));
+        let mut detector = Detector::new(Timing::default());
+        detector.heard(start, &b);
+        ticks(&mut detector, start, 0, 50);
+        assert_eq!(detector.tick(start + ms(5000)), []);
+        assert_eq!(ticks(&mut detector, start, 5010, 5190), []);
+        assert_eq!(
+            ticks(&mut detector, start, 5200, 5200),
+            [(5200, Verdict::Suspected)]
+        );
+    }
+
+    #[test]
+    fn times_that_do_not_fit_together_are_refused() {
+        let with = |heartbeat, suspect, failed| {
+            let timing = Timing {
+                heartbeat: ms(heartbeat),
+                suspect: ms(suspect),
+                failed: ms(failed),
+            };
+            timing.check()
+        };
+        assert_eq!(Timing::default().check(), Ok(()));
+        assert_eq!(with(0, 200, 600), Err(InvalidTiming::NoHeartbeat));
+        assert!(matches!(
+            with(100, 200, 600),
+            Err(InvalidTiming::SuspectTooShort { .. })
+        ));
+        assert!(matches!(
+            with(50, 200, 200),
+            Err(InvalidTiming::FailedTooShort { .. })
+        ));
+    }
+}
