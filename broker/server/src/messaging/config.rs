@@ -1,0 +1,249 @@
+//! What an operator may choose about queues and the AMQP port, checked before anything is opened.
+
+use std::collections::BTreeSet;
+
+use daymark_naming_proto::Name;
+use serde::{Deserialize, Serialize};
+
+/// Largest permitted [`MessagingConfig::max_message_bytes`]: a message has to fit one journal record.
+pub const MAX_MESSAGE_BYTES: u64 = 60 << 20;
+
+/// Longest queue name, in bytes.
+pub const MAX_QUEUE_NAME_BYTES: usize = 255;
+
+/// Queues, limits and the AMQP port. Every field has a default; unknown keys are refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MessagingConfig {
+    /// Declared queues. Default: one, `examples`, exported as `ExamplesQueue`.
+    pub queues: Vec<QueueConfig>,
+    /// Whether attaching to an unknown address creates a queue of that name. Default `false`.
+    /// With `true` every client can create queues, up to `max_queues`.
+    pub auto_create: bool,
+    /// How many duplicate ids each queue remembers. Default 20,000. A message sent again after more than
+    /// that many others is stored twice.
+    pub duplicate_window: usize,
+    /// Queues, declared and created. Default 10,000.
+    pub max_queues: usize,
+    /// Bytes of all messages of all queues, in memory. Default 1 GiB. Above, producers get no more credit.
+    pub max_bytes: u64,
+    /// Bytes that may wait for the disk before producers get no more credit. Default 32 MiB.
+    pub max_pending_bytes: u64,
+    /// Connections at a time. Default 10,000. One more is told `amqp:resource-limit-exceeded` and closed.
+    pub max_connections: usize,
+    /// Links of one connection. Default 1,000. One more is refused with `amqp:resource-limit-exceeded`.
+    pub max_links_per_connection: usize,
+    /// Size of one message in bytes. Default 32 MiB, at most [`MAX_MESSAGE_BYTES`].
+    pub max_message_bytes: u64,
+    /// Largest frame this broker accepts, in bytes. Default 65,536, at least 512.
+    pub max_frame_bytes: u32,
+    /// Messages a producer link may send ahead. Default 1,000.
+    pub producer_credit: u32,
+    /// Bytes a producer link may send ahead, judged by the size of its latest messages. Default 4 MiB.
+    pub producer_credit_bytes: u64,
+    /// Silence after which a connection is given up, in milliseconds. Default 60,000; 0 means never.
+    pub idle_timeout_ms: u64,
+}
+
+/// One declared queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueConfig {
+    /// The AMQP address: 1 to 255 bytes without control characters.
+    pub name: String,
+    /// The name the queue is published under while this broker is active; absent: not published.
+    #[serde(default)]
+    pub export: Option<Name>,
+    /// Messages held before producers get no more credit. Default: no limit but `max_bytes` of all queues.
+    #[serde(default)]
+    pub max_messages: Option<u64>,
+    /// Bytes held before producers get no more credit. Default: no limit but `max_bytes` of all queues.
+    #[serde(default)]
+    pub max_bytes: Option<u64>,
+}
+
+impl QueueConfig {
+    /// A queue without limits of its own that is not exported.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            export: None,
+            max_messages: None,
+            max_bytes: None,
+        }
+    }
+}
+
+impl Default for MessagingConfig {
+    fn default() -> Self {
+        let examples = QueueConfig {
+            export: Name::from_components(["ExamplesQueue"]).ok(),
+            ..QueueConfig::new("examples")
+        };
+        Self {
+            queues: vec![examples],
+            auto_create: false,
+            duplicate_window: 20_000,
+            max_queues: 10_000,
+            max_bytes: 1 << 30,
+            max_pending_bytes: 32 << 20,
+            max_connections: 10_000,
+            max_links_per_connection: 1_000,
+            max_message_bytes: 32 << 20,
+            max_frame_bytes: 65_536,
+            producer_credit: 1_000,
+            producer_credit_bytes: 4 << 20,
+            idle_timeout_ms: 60_000,
+        }
+    }
+}
+
+/// A setting that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MessagingConfigError {
+    /// A number outside its range.
+    #[error("{setting} is {value}, but must lie between {min} and {max}")]
+    OutOfRange {
+        /// Field of [`MessagingConfig`].
+        setting: &'static str,
+        /// What was given.
+        value: u64,
+        /// Smallest permitted value.
+        min: u64,
+        /// Largest permitted value.
+        max: u64,
+    },
+    /// A queue name that cannot be an address.
+    #[error("{name:?} cannot name a queue: {why}")]
+    QueueName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A queue declared twice.
+    #[error("queue {name:?} is declared twice")]
+    QueueTwice {
+        /// The name.
+        name: String,
+    },
+    /// More queues declared than `max_queues` permits.
+    #[error("{declared} queues are declared, max_queues is {max}")]
+    TooManyQueues {
+        /// Queues declared.
+        declared: usize,
+        /// The limit.
+        max: usize,
+    },
+}
+
+impl MessagingConfig {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used.
+    pub fn check(&self) -> Result<(), MessagingConfigError> {
+        let max = u64::MAX;
+        in_range("duplicate_window", self.duplicate_window as u64, 1, 1_000_000)?;
+        in_range("max_bytes", self.max_bytes, 1, max)?;
+        in_range("max_pending_bytes", self.max_pending_bytes, 1, 128 << 20)?;
+        in_range("max_connections", self.max_connections as u64, 1, max)?;
+        in_range(
+            "max_links_per_connection",
+            self.max_links_per_connection as u64,
+            1,
+            max,
+        )?;
+        in_range("max_message_bytes", self.max_message_bytes, 1, MAX_MESSAGE_BYTES)?;
+        in_range("max_frame_bytes", self.max_frame_bytes.into(), 512, 16 << 20)?;
+        in_range("producer_credit", self.producer_credit.into(), 1, 10_000)?;
+        in_range("producer_credit_bytes", self.producer_credit_bytes, 1, max)?;
+        self.check_queues()
+    }
+
+    fn check_queues(&self) -> Result<(), MessagingConfigError> {
+        if self.queues.len() > self.max_queues {
+            return Err(MessagingConfigError::TooManyQueues {
+                declared: self.queues.len(),
+                max: self.max_queues,
+            });
+        }
+        let mut seen = BTreeSet::new();
+        for queue in &self.queues {
+            check_queue_name(&queue.name).map_err(|why| MessagingConfigError::QueueName {
+                name: queue.name.clone(),
+                why,
+            })?;
+            if !seen.insert(queue.name.as_str()) {
+                return Err(MessagingConfigError::QueueTwice {
+                    name: queue.name.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Says what is wrong with a queue name, if anything is.
+pub(crate) fn check_queue_name(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() {
+        Err("it is empty")
+    } else if name.len() > MAX_QUEUE_NAME_BYTES {
+        Err("it is longer than 255 bytes")
+    } else if name.chars().any(char::is_control) {
+        Err("it holds a control character")
+    } else {
+        Ok(())
+    }
+}
+
+fn in_range(setting: &'static str, value: u64, min: u64, max: u64) -> Result<(), MessagingConfigError> {
+    if (min..=max).contains(&value) {
+        Ok(())
+    } else {
+        Err(MessagingConfigError::OutOfRange {
+            setting,
+            value,
+            min,
+            max,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_can_be_used() {
+        assert_eq!(MessagingConfig::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_stray_key_is_refused() {
+        let error = toml::from_str::<MessagingConfig>("auto_creat = true").unwrap_err();
+        assert!(error.to_string().contains("auto_creat"), "{error}");
+    }
+
+    #[test]
+    fn a_message_larger_than_a_journal_record_may_not_be_permitted() {
+        let config = MessagingConfig {
+            max_message_bytes: MAX_MESSAGE_BYTES + 1,
+            ..MessagingConfig::default()
+        };
+        let error = config.check().unwrap_err();
+        assert!(error.to_string().starts_with("max_message_bytes is"), "{error}");
+    }
+
+    #[test]
+    fn a_queue_declared_twice_is_named() {
+        let config = MessagingConfig {
+            queues: vec![QueueConfig::new("a"), QueueConfig::new("a")],
+            ..MessagingConfig::default()
+        };
+        assert_eq!(
+            config.check(),
+            Err(MessagingConfigError::QueueTwice { name: "a".into() })
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! Plain values that cross the seam between the data plane and the rest of the broker.
+
+use std::time::Duration;
+
+use daymark_journal::{JournalError, OpenError};
+use daymark_naming_proto::{BrokerAddress, Epoch, GroupName, MemberName};
+use serde::Serialize;
+
+use super::MessagingConfigError;
+
+/// What the broker says of itself when a client connects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// The group this broker is active for: `daymark:group` in the AMQP open.
+    pub group: GroupName,
+    /// This broker's name: the AMQP container id.
+    pub member: MemberName,
+    /// The epoch it serves under: `daymark:epoch` in the AMQP open.
+    pub epoch: Epoch,
+    /// The complete `failover-server-list`, the active broker first.
+    pub failover_server_list: Vec<BrokerAddress>,
+}
+
+/// What a recovery found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Recovered {
+    /// Messages that wait for a consumer.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Queues, declared ones included.
+    pub queues: usize,
+}
+
+/// Why the store could not be recovered.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A setting cannot be used; the store was not touched.
+    #[error(transparent)]
+    Config(#[from] MessagingConfigError),
+    /// The journal could not be read or opened for writing.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The journal was readable but could not be written to.
+    #[error("the recovered store cannot be written: {0}")]
+    Append(#[from] JournalError),
+}
+
+/// The store can no longer acknowledge anything: the broker has to stop serving.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the store failed: {cause}")]
+pub struct StoreFailure {
+    /// What the journal said, for example `Superseded` or `SyncFailed`.
+    pub cause: JournalError,
+}
+
+/// The AMQP port could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The host could not be resolved, or the address could not be bound.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address asked for.
+        address: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The data plane was stopped, or its store failed, before the port was opened.
+    #[error("cannot listen on {address}: messaging was stopped")]
+    Stopped {
+        /// The address asked for.
+        address: String,
+    },
+}
+
+/// How to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Connections are told `amqp:connection:forced` and get up to `deadline` to take in what is written.
+    Graceful {
+        /// Time from now.
+        deadline: Duration,
+    },
+    /// Connections are cut.
+    Now,
+}
+
+/// Counts of the data plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct MessagingStats {
+    /// Open connections.
+    pub connections: usize,
+    /// Messages in all queues.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes of records the journal has not yet made durable.
+    pub pending_bytes: u64,
+    /// Every queue, by name.
+    pub queues: Vec<QueueStats>,
+}
+
+/// Counts of one queue. Totals count from the start of this term of office.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct QueueStats {
+    /// The AMQP address.
+    pub name: String,
+    /// Messages in the queue, those with a consumer but not yet settled included.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Messages delivered to a consumer and not yet settled.
+    pub unsettled: u64,
+    /// Consumers attached.
+    pub consumers: u64,
+    /// Producers attached.
+    pub producers: u64,
+    /// Messages that came in, duplicates not counted.
+    pub received: u64,
+    /// Messages that were accepted a second time because their duplicate id was known.
+    pub duplicates: u64,
+    /// Messages removed because a consumer accepted them.
+    pub accepted: u64,
+    /// Messages removed because a consumer rejected them.
+    pub rejected: u64,
+    /// Deliveries that came back and were queued again.
+    pub requeued: u64,
+    /// Whether producers are held back by a limit.
+    pub held: bool,
+}
