@@ -2,19 +2,22 @@
 //!
 //! A segment is a header of 64 bytes and then frames, one for each group commit:
 //! ```text
-//! segment  "DMJOURNL" version:u32 length:u32 id:u64 epoch:u64 zeros crc:u32
+//! segment  "DMJOURNL" version:u32 length:u32 id:u64 epoch:u64 salt:u64 zeros crc:u32
 //! frame    length:u32 crc:u32 first_seq:u64 released:u64 count:u32  record*
 //! record   length:u32 kind:u8 body
 //! ```
 //! Numbers are little-endian. A frame's length counts what follows its checksum, so it is at least 20; a
 //! length of zero ends the segment, and is written behind every frame. The checksum (CRC-32C) covers all of
-//! the frame but itself and starts from a seed made of the segment's id and epoch, so frames that stayed in a
-//! recycled file are not valid in its new life. `released` is the mark below which owners need nothing.
+//! the frame but itself and starts from a seed made of the segment's id, epoch and random salt, so neither
+//! frames that stayed in a recycled file nor frames hidden in the body of a record are ever valid.
+//! `released` is the mark below which owners need nothing.
 //!
 //! The frame, not the record, carries the checksum because the frame is what one sync made durable:
 //! frame *n + 1* is written only after frame *n* is on the disk. Therefore an invalid frame with nothing
 //! valid behind it was never acknowledged, whatever order the disk wrote its pages in, and an invalid frame
 //! with a later valid one behind it is damage.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// Bytes of a segment header.
 pub(crate) const SEGMENT_HEADER: usize = 64;
@@ -37,6 +40,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) id: u64,
     /// The epoch that created the segment, whatever its file is called now.
     pub(crate) epoch: u64,
+    /// Random, so that nobody can prepare bytes that pass for a frame of this segment.
+    pub(crate) salt: u64,
 }
 
 /// Why bytes are no segment header.
@@ -47,6 +52,15 @@ pub(crate) enum BadHeader {
 }
 
 impl SegmentHeader {
+    /// A header with a salt of its own.
+    pub(crate) fn new(id: u64, epoch: u64) -> Self {
+        Self {
+            id,
+            epoch,
+            salt: RandomState::new().build_hasher().finish(),
+        }
+    }
+
     pub(crate) fn encode(self) -> [u8; SEGMENT_HEADER] {
         let mut bytes = [0; SEGMENT_HEADER];
         bytes[..8].copy_from_slice(MAGIC);
@@ -54,6 +68,7 @@ impl SegmentHeader {
         bytes[12..16].copy_from_slice(&(SEGMENT_HEADER as u32).to_le_bytes());
         bytes[16..24].copy_from_slice(&self.id.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.epoch.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.salt.to_le_bytes());
         let crc = crc32c::crc32c(&bytes[..60]);
         bytes[60..].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -70,6 +85,7 @@ impl SegmentHeader {
             VERSION => Ok(Self {
                 id: u64_at(bytes, 16),
                 epoch: u64_at(bytes, 24),
+                salt: u64_at(bytes, 32),
             }),
             version => Err(BadHeader::Version(version)),
         }
@@ -77,7 +93,8 @@ impl SegmentHeader {
 
     /// Where the checksums of this segment's frames start from.
     pub(crate) fn seed(self) -> u32 {
-        crc32c::crc32c_append(crc32c::crc32c(&self.id.to_le_bytes()), &self.epoch.to_le_bytes())
+        let named = crc32c::crc32c_append(crc32c::crc32c(&self.id.to_le_bytes()), &self.epoch.to_le_bytes());
+        crc32c::crc32c_append(named, &self.salt.to_le_bytes())
     }
 }
 

@@ -362,22 +362,28 @@ impl Shared {
         }
     }
 
-    /// Takes a finished group back, for its buffers and for the books.
-    pub(crate) fn finished(&self, group: Group) {
+    /// The bytes of a group no longer wait: it is durable, and is about to be acknowledged.
+    pub(crate) fn settle(&self, bytes: u64) {
         let mut queue = self.queue();
-        queue.pending_bytes = queue.pending_bytes.saturating_sub(group.bytes());
-        queue.reuse(group);
+        queue.pending_bytes = queue.pending_bytes.saturating_sub(bytes);
     }
 
-    /// Makes `error` the answer to everything that waits and everything that comes.
-    pub(crate) fn fail(&self, error: &JournalError) {
+    /// Takes an acknowledged group back for its buffers.
+    pub(crate) fn reuse(&self, group: Group) {
+        self.queue().reuse(group);
+    }
+
+    /// Makes `error` the answer to `in_flight`, to everything that waits and to everything that comes.
+    pub(crate) fn fail(&self, error: JournalError, in_flight: Vec<(Seqs, Done)>) {
         let mut queue = self.queue();
-        let error = queue.failed.get_or_insert_with(|| error.clone()).clone();
+        let error = queue.failed.get_or_insert(error).clone();
         let groups = std::mem::take(&mut queue.groups);
         let hooks = std::mem::take(&mut queue.on_failure);
         queue.pending_bytes = 0;
         drop(queue);
-        for (_, done) in groups.into_iter().flat_map(|group| group.waiting) {
+        let queued = groups.into_iter().flat_map(|group| group.waiting);
+        for (_, done) in in_flight.into_iter().chain(queued) {
+            // The journal has failed already; a panic can add nothing to that.
             let _ = guarded(|| done(Err(error.clone())));
         }
         for hook in hooks {

@@ -3,15 +3,23 @@
 //! It knows bytes, sequence numbers and epochs, and nothing of what they mean.
 
 mod batch;
+mod committer;
+mod disk;
 mod epoch;
 mod error;
 mod format;
+mod housekeeper;
 mod journal;
 mod lock;
+mod manifest;
 mod names;
 mod open;
 mod options;
+mod reader;
 mod recover;
+mod scan;
+mod segment;
+mod select;
 mod types;
 
 pub use batch::Batch;

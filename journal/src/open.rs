@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::disk::Disk;
 use crate::epoch::{Epochs, sync_dir};
 use crate::error::{OpenError, open_io};
 use crate::journal::Journal;
@@ -37,6 +38,7 @@ pub(crate) struct Base {
     pub(crate) lock: DirLock,
     pub(crate) epochs: Epochs,
     pub(crate) options: Options,
+    pub(crate) disk: Disk,
 }
 
 impl Locked {
@@ -73,6 +75,7 @@ impl Locked {
             lock,
             epochs,
             options,
+            disk: Disk::default(),
         };
         let epoch = base.highest_epoch()?;
         Ok(Self { base, epoch })

@@ -1,20 +1,356 @@
-//! Reading a directory back.
+//! Taking over the files: reading everything live, then sealing it under the new epoch.
+//!
+//! The order is what makes it safe to crash, and to be overtaken, at any point:
+//! 1. The newest manifest and the names decide which files are live ([`select`](crate::select)).
+//! 2. All of them are opened, then read in sequence order.
+//! 3. They are synced: what was read may have been in memory only.
+//! 4. They are renamed to this epoch, so that an earlier owner that wakes cannot remove them by their old
+//!    names. Until step 5 the old manifest holds, and it accepts both names.
+//! 5. The manifest is written. From here on only the sealed lengths count.
+//! 6. The epoch and the lock are looked at once more, and a segment for appending is created.
+//!
+//! Nothing live is changed before everything was read and found good.
 
-use crate::error::OpenError;
-use crate::journal::Journal;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::committer::{Active, Committer};
+use crate::epoch::sync_dir;
+use crate::error::{OpenError, open_io};
+use crate::format::{BadHeader, SEGMENT_HEADER, SegmentHeader, VERSION};
+use crate::housekeeper::Housekeeper;
+use crate::journal::{Journal, Segment, Shared};
+use crate::manifest::{Manifest, Sealed};
+use crate::names::{self, FileName};
 use crate::open::Base;
-use crate::types::{Record, Recovery};
+use crate::scan::Scan;
+use crate::segment::SegmentFile;
+use crate::select::{Chosen, Listing, Undecided};
+use crate::types::{Record, Recovery, SegmentInfo};
+
+/// How often the directory is listed again if files change their names while they are being opened.
+const OPEN_TRIES: u32 = 20;
+/// Pause between two of these.
+const OPEN_PAUSE: Duration = Duration::from_millis(2);
+
+/// A live segment, opened.
+pub(crate) struct Live {
+    pub(crate) file: File,
+    pub(crate) path: PathBuf,
+    pub(crate) header: SegmentHeader,
+    /// What the manifest says about it, if it was sealed.
+    pub(crate) sealed: Option<Sealed>,
+    /// Size of the file when it was opened.
+    pub(crate) size: u64,
+}
+
+/// What there is to read.
+pub(crate) struct Found {
+    pub(crate) manifest: Manifest,
+    pub(crate) live: Vec<Live>,
+    /// Sealed segments that are not there. They have to turn out to be released.
+    pub(crate) missing: Vec<Sealed>,
+    listing: Listing,
+}
 
 pub(crate) fn run<E>(
     base: Base,
     epoch: u64,
-    _visit: impl FnMut(Record<'_>) -> Result<(), E>,
-) -> Result<(Journal, Recovery), OpenError> {
+    visit: impl FnMut(Record<'_>) -> Result<(), E>,
+) -> Result<(Journal, Recovery), OpenError>
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let started = Instant::now();
     base.check_owner(epoch)?;
-    let source = std::io::Error::other("recovery is not written yet");
-    Err(OpenError::Io {
-        op: "recover",
-        file: base.dir,
-        source,
+    let found = find(&base.dir, epoch)?;
+    let mut scan = Scan::new(&base.dir, &found);
+    scan.read(&found, visit)?;
+    let Scan {
+        mut recovery, kept, ..
+    } = scan;
+    let manifest = seal(&base, epoch, &found, &kept, &recovery)?;
+    base.check_owner(epoch)?;
+    let leftovers = leftovers(&base.dir, epoch, &found.listing);
+    recovery.leftovers = leftovers.len() as u64;
+    let journal = start(base, &manifest, inherited(&manifest, &found.live), leftovers)?;
+    recovery.elapsed = started.elapsed();
+    Ok((journal, recovery))
+}
+
+/// Lists and opens, again and again while names change: a frozen claimant may be in the middle of its renames.
+fn find(dir: &Path, epoch: u64) -> Result<Found, OpenError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match try_find(dir, epoch) {
+            Err(OpenError::Vanished { .. }) if tries < OPEN_TRIES => std::thread::sleep(OPEN_PAUSE),
+            other => return other,
+        }
+    }
+}
+
+fn try_find(dir: &Path, epoch: u64) -> Result<Found, OpenError> {
+    let listing = list(dir)?;
+    if listing.newest_epoch() > epoch {
+        return Err(OpenError::Superseded {
+            epoch: listing.newest_epoch(),
+        });
+    }
+    let manifest = match listing.newest_manifest() {
+        None => Manifest::initial(),
+        Some(newest) => match Manifest::read(dir, newest) {
+            Ok(manifest) => manifest?,
+            Err(e) => return Err(gone_or(e, "read", &dir.join(names::manifest(newest)))),
+        },
+    };
+    let mut chosen = listing
+        .select(&manifest)
+        .map_err(|undecided| refuse(dir, undecided))?;
+    let mut live = Vec::new();
+    let mut missing = Vec::new();
+    for sealed in &manifest.sealed {
+        match chosen.remove(&sealed.id) {
+            Some(file) => live.push(open(dir, file, Some(sealed), &manifest)?),
+            None => missing.push(sealed.clone()),
+        }
+    }
+    for file in chosen.into_values() {
+        live.push(open(dir, file, None, &manifest)?);
+    }
+    Ok(Found {
+        manifest,
+        live,
+        missing,
+        listing,
     })
+}
+
+fn list(dir: &Path) -> Result<Listing, OpenError> {
+    let mut listing = Listing::default();
+    for entry in fs::read_dir(dir).map_err(|e| open_io("list", dir, e))? {
+        let name = entry.map_err(|e| open_io("list", dir, e))?.file_name();
+        listing.names.extend(name.to_str().and_then(FileName::parse));
+    }
+    Ok(listing)
+}
+
+fn refuse(dir: &Path, undecided: Undecided) -> OpenError {
+    let (id, named, why) = match undecided {
+        Undecided::Twice { id, named } => (id, named, "two files claim to be this segment"),
+        Undecided::NoManifest { id, named } => (id, named, "there are segments, but the manifest is missing"),
+    };
+    OpenError::Corrupt {
+        file: dir.join(names::segment(id, named)),
+        offset: 0,
+        why: why.to_owned(),
+    }
+}
+
+fn gone_or(error: io::Error, op: &'static str, path: &Path) -> OpenError {
+    if error.kind() == io::ErrorKind::NotFound {
+        return OpenError::Vanished {
+            file: path.to_owned(),
+        };
+    }
+    open_io(op, path, error)
+}
+
+fn open(dir: &Path, chosen: Chosen, sealed: Option<&Sealed>, base: &Manifest) -> Result<Live, OpenError> {
+    let path = dir.join(names::segment(chosen.id, chosen.named));
+    let corrupt = |why: &str| OpenError::Corrupt {
+        file: path.clone(),
+        offset: 0,
+        why: why.to_owned(),
+    };
+    let file = File::open(&path).map_err(|e| gone_or(e, "open", &path))?;
+    let size = file.metadata().map_err(|e| open_io("stat", &path, e))?.len();
+    let mut bytes = [0; SEGMENT_HEADER];
+    match file.read_exact_at(&mut bytes, 0) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+            return Err(corrupt("the file is too short for its header"));
+        }
+        Err(e) => return Err(open_io("read", &path, e)),
+    }
+    let header = match SegmentHeader::decode(&bytes) {
+        Ok(header) => header,
+        Err(BadHeader::Damaged(why)) => return Err(corrupt(why)),
+        Err(BadHeader::Version(version)) => {
+            return Err(OpenError::UnknownVersion {
+                file: path,
+                version,
+                supported: VERSION,
+            });
+        }
+    };
+    if header.id != chosen.id || sealed.is_some_and(|sealed| sealed.epoch != header.epoch) {
+        return Err(corrupt("the header belongs to another segment"));
+    }
+    if header.epoch > base.epoch {
+        return Err(corrupt(
+            "the manifest of the epoch that wrote this segment is missing",
+        ));
+    }
+    Ok(Live {
+        file,
+        path,
+        header,
+        sealed: sealed.cloned(),
+        size,
+    })
+}
+
+/// Makes what was read durable and ours. Returns the manifest that says so.
+fn seal(
+    base: &Base,
+    epoch: u64,
+    found: &Found,
+    kept: &[Sealed],
+    recovery: &Recovery,
+) -> Result<Manifest, OpenError> {
+    let is_kept = |live: &&Live| kept.iter().any(|sealed| sealed.id == live.header.id);
+    for live in found.live.iter().filter(is_kept) {
+        if live.sealed.is_none() {
+            base.disk
+                .sync(&live.file)
+                .map_err(|e| open_io("sync", &live.path, e))?;
+        }
+        adopt(&base.dir, epoch, live)?;
+    }
+    sync_dir(&base.dir).map_err(|e| open_io("sync", &base.dir, e))?;
+    let manifest = Manifest {
+        version: VERSION,
+        epoch,
+        next_id: found.listing.next_id(&found.manifest),
+        next_seq: recovery.next_seq,
+        released: recovery.released_before,
+        sealed: kept.to_vec(),
+    };
+    manifest.write(&base.dir)?;
+    Ok(manifest)
+}
+
+/// Renames a segment to this epoch, wherever it is now.
+fn adopt(dir: &Path, epoch: u64, live: &Live) -> Result<(), OpenError> {
+    let to = dir.join(names::segment(live.header.id, epoch));
+    let mut from = live.path.clone();
+    for _ in 0..OPEN_TRIES {
+        match fs::rename(&from, &to) {
+            Ok(()) => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(open_io("rename", &from, e)),
+        }
+        match current_name(dir, live)? {
+            Some(path) if path == to => return Ok(()),
+            Some(path) => from = path,
+            None => break,
+        }
+    }
+    Err(OpenError::Vanished {
+        file: live.path.clone(),
+    })
+}
+
+/// Finds the opened file under another name.
+fn current_name(dir: &Path, live: &Live) -> Result<Option<PathBuf>, OpenError> {
+    let ours = live.file.metadata().map_err(|e| open_io("stat", &live.path, e))?;
+    for name in list(dir)?.names {
+        let FileName::Segment { id, epoch } = name else {
+            continue;
+        };
+        let path = dir.join(names::segment(id, epoch));
+        let same =
+            fs::metadata(&path).is_ok_and(|other| (other.dev(), other.ino()) == (ours.dev(), ours.ino()));
+        if same {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+fn leftovers(dir: &Path, epoch: u64, listing: &Listing) -> Vec<PathBuf> {
+    let paths = listing
+        .leftovers(epoch)
+        .into_iter()
+        .filter_map(|name| match name {
+            FileName::Manifest { epoch } => Some(dir.join(names::manifest(epoch))),
+            FileName::ManifestDraft { epoch } => Some(dir.join(names::manifest_draft(epoch))),
+            FileName::Segment { id, epoch } => Some(dir.join(names::segment(id, epoch))),
+            FileName::Spare { epoch, number } => Some(dir.join(names::spare(epoch, number))),
+            FileName::LockDraft => None,
+        });
+    // Names that were adopted are gone already.
+    paths.filter(|path| path.exists()).collect()
+}
+
+/// Creates the first segment of this owner and starts the threads.
+fn start(
+    base: Base,
+    manifest: &Manifest,
+    mut segments: Vec<Segment>,
+    leftovers: Vec<PathBuf>,
+) -> Result<Journal, OpenError> {
+    let epoch = manifest.epoch;
+    let path = base.dir.join(names::segment(manifest.next_id, epoch));
+    let header = SegmentHeader::new(manifest.next_id, epoch);
+    let first =
+        SegmentFile::create(&base.dir, &base.disk, header, 0).map_err(|e| open_io("create", &path, e))?;
+    // Old markers only help whoever reads the directory by eye.
+    let _ = base.epochs.prune(epoch);
+    let active = Active::new(first);
+    segments.push(active.as_segment(manifest.next_seq));
+    let shared = Arc::new(Shared::new(
+        epoch,
+        base.options.clone(),
+        manifest.next_seq,
+        segments,
+    ));
+    let spawn = |e| open_io("start the threads of", &base.dir, e);
+    let (dir, epochs, disk) = (base.dir.clone(), base.epochs.clone(), base.disk.clone());
+    let housekeeper =
+        Housekeeper::start(Arc::clone(&shared), dir, epochs, disk, manifest.next_id + 1).map_err(spawn)?;
+    housekeeper.delete(leftovers);
+    let dir = base.dir.clone();
+    let committer = Committer {
+        shared: Arc::clone(&shared),
+        base,
+        housekeeper,
+        active,
+        next_seq: manifest.next_seq,
+        released: manifest.released,
+        release_seen: 0,
+    };
+    let builder = std::thread::Builder::new().name("journal-commit".to_owned());
+    let thread = builder
+        .spawn(move || committer.run())
+        .map_err(|e| open_io("start the threads of", &dir, e))?;
+    Ok(Journal::new(shared, thread))
+}
+
+/// The sealed segments as the owner will see them.
+fn inherited(manifest: &Manifest, live: &[Live]) -> Vec<Segment> {
+    let size = |id| {
+        live.iter()
+            .find(|live| live.header.id == id)
+            .map_or(0, |live| live.size)
+    };
+    let segment = |sealed: &Sealed| Segment {
+        info: SegmentInfo {
+            id: sealed.id,
+            epoch: sealed.epoch,
+            first_seq: sealed.first_seq,
+            last_seq: sealed.last_seq,
+            bytes: sealed.bytes,
+            disk_bytes: size(sealed.id),
+            active: false,
+        },
+        own: false,
+        filled: false,
+    };
+    manifest.sealed.iter().map(segment).collect()
 }

@@ -1,0 +1,75 @@
+//! The writes and syncs of the commit path, in one place so that unit tests can make them fail.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Performs writes and syncs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Disk {
+    #[cfg(test)]
+    pub(crate) faults: std::sync::Arc<faults::Faults>,
+}
+
+impl Disk {
+    pub(crate) fn write_all_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        #[cfg(test)]
+        self.faults.before_write(file, bytes, offset)?;
+        file.write_all_at(bytes, offset)
+    }
+
+    /// Makes the contents durable (fdatasync).
+    pub(crate) fn sync(&self, file: &File) -> io::Result<()> {
+        #[cfg(test)]
+        self.faults.before_sync()?;
+        file.sync_data()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod faults {
+    use std::fs::File;
+    use std::io;
+    use std::os::unix::fs::FileExt;
+    use std::sync::Mutex;
+
+    use rustix::io::Errno;
+
+    use crate::journal::lock;
+
+    /// What should go wrong next.
+    #[derive(Default)]
+    pub(crate) struct Faults {
+        /// The next write stores only the given number of bytes and then fails like this.
+        pub(crate) write: Mutex<Option<(usize, Errno)>>,
+        /// The next sync fails like this.
+        pub(crate) sync: Mutex<Option<Errno>>,
+        /// Runs before every sync.
+        pub(crate) on_sync: Mutex<Option<Box<dyn FnMut() + Send>>>,
+    }
+
+    impl std::fmt::Debug for Faults {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Faults")
+        }
+    }
+
+    impl Faults {
+        pub(crate) fn before_write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+            match lock(&self.write).take() {
+                None => Ok(()),
+                Some((stored, errno)) => {
+                    file.write_all_at(&bytes[..stored.min(bytes.len())], offset)?;
+                    Err(errno.into())
+                }
+            }
+        }
+
+        pub(crate) fn before_sync(&self) -> io::Result<()> {
+            if let Some(hook) = lock(&self.on_sync).as_mut() {
+                hook();
+            }
+            lock(&self.sync).take().map_or(Ok(()), |errno| Err(errno.into()))
+        }
+    }
+}

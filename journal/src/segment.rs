@@ -1,0 +1,100 @@
+//! Segment files of this owner: creating, filling, and putting into service.
+//!
+//! A file gets its segment name only after its header is durable, so a segment with a bad header is damage
+//! and never an unfinished creation.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::disk::Disk;
+use crate::epoch::sync_dir;
+use crate::format::{SEGMENT_HEADER, SegmentHeader, TERMINATOR};
+use crate::names;
+
+/// Bytes written between two looks at the stop flag while a file is filled with zeros.
+const FILL_STEP: usize = 1 << 20;
+
+/// A file of this owner that is not a segment yet, or not any more.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    pub(crate) file: File,
+    pub(crate) path: PathBuf,
+    pub(crate) size: u64,
+    pub(crate) recycled: bool,
+}
+
+/// A segment of this owner that can be appended to.
+#[derive(Debug)]
+pub(crate) struct SegmentFile {
+    pub(crate) file: File,
+    pub(crate) path: PathBuf,
+    pub(crate) header: SegmentHeader,
+    pub(crate) size: u64,
+    /// Filled with zeros (or with stale frames), so that commits do not change its length.
+    pub(crate) filled: bool,
+    pub(crate) recycled: bool,
+}
+
+impl Spare {
+    /// Creates an empty file for the owner of `epoch`.
+    pub(crate) fn create(dir: &Path, epoch: u64, number: u64) -> io::Result<Self> {
+        let path = dir.join(names::spare(epoch, number));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        Ok(Self {
+            file,
+            path,
+            size: 0,
+            recycled: false,
+        })
+    }
+
+    /// Fills the file with zeros up to `size`, durably. Returns `false` if `stop` said so.
+    pub(crate) fn fill(&mut self, disk: &Disk, size: u64, stop: impl Fn() -> bool) -> io::Result<bool> {
+        let zeros = vec![0; FILL_STEP];
+        while self.size < size {
+            if stop() {
+                return Ok(false);
+            }
+            let step = (size - self.size).min(FILL_STEP as u64);
+            disk.write_all_at(&self.file, &zeros[..step as usize], self.size)?;
+            // Step by step, so that a commit never waits behind a large write of ours.
+            disk.sync(&self.file)?;
+            self.size += step;
+        }
+        Ok(true)
+    }
+
+    /// Puts the file into service as segment `id`: header first, durably, and then the name.
+    pub(crate) fn promote(self, dir: &Path, disk: &Disk, header: SegmentHeader) -> io::Result<SegmentFile> {
+        let mut start = [0; SEGMENT_HEADER + TERMINATOR];
+        start[..SEGMENT_HEADER].copy_from_slice(&header.encode());
+        disk.write_all_at(&self.file, &start, 0)?;
+        self.file.sync_all()?;
+        let path = dir.join(names::segment(header.id, header.epoch));
+        std::fs::rename(&self.path, &path)?;
+        sync_dir(dir)?;
+        let filled = self.size > 0;
+        let size = self.size.max(start.len() as u64);
+        Ok(SegmentFile {
+            file: self.file,
+            path,
+            header,
+            size,
+            filled,
+            recycled: self.recycled,
+        })
+    }
+}
+
+impl SegmentFile {
+    /// Creates a segment that grows as it is written. Costs no more than two syncs, which is why every
+    /// owner starts with one.
+    pub(crate) fn create(dir: &Path, disk: &Disk, header: SegmentHeader, number: u64) -> io::Result<Self> {
+        Spare::create(dir, header.epoch, number)?.promote(dir, disk, header)
+    }
+}
