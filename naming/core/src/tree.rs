@@ -1,0 +1,194 @@
+//! The tree of names: an ordered map in which a context is followed by everything below it.
+//!
+//! It decides where a name stands, what is directly below a context and where a walk through links ends.
+//! It knows nothing of groups. Invariant: the root is there, and the parent of every other name is there
+//! and is a context.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use daymark_naming_proto::{Binding, Name, Object, Revision};
+use imbl::OrdMap;
+
+/// Bindings by name. A clone is O(1).
+#[derive(Clone)]
+pub(crate) struct Tree(OrdMap<Name, Arc<Binding>>);
+
+impl Tree {
+    /// A tree of the root context alone.
+    pub(crate) fn new() -> Self {
+        let root = Binding {
+            name: Name::root(),
+            object: Object::Context,
+            attributes: daymark_naming_proto::Attributes::new(),
+            created: Revision(0),
+            revision: Revision(0),
+            owner: None,
+        };
+        Self(OrdMap::unit(Name::root(), Arc::new(root)))
+    }
+
+    /// How many names are bound, the root not counted.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len().saturating_sub(1)
+    }
+
+    pub(crate) fn find(&self, name: &Name) -> Option<&Arc<Binding>> {
+        self.0.get(name)
+    }
+
+    pub(crate) fn insert(&mut self, binding: Arc<Binding>) {
+        self.0.insert(binding.name.clone(), binding);
+    }
+
+    pub(crate) fn remove(&mut self, name: &Name) {
+        self.0.remove(name);
+    }
+
+    /// The binding of the longest beginning of `name` that is bound, with its number of components.
+    /// `None` only where not even the root is there.
+    pub(crate) fn deepest(&self, name: &Name) -> Option<(&Arc<Binding>, usize)> {
+        if let Some(binding) = self.find(name) {
+            return Some((binding, name.components().len()));
+        }
+        let components = name.components();
+        (0..components.len()).rev().find_map(|depth| {
+            let binding = self.at(&components[..depth])?;
+            Some((binding, depth))
+        })
+    }
+
+    fn at(&self, components: &[Box<str>]) -> Option<&Arc<Binding>> {
+        let point = Point {
+            components,
+            is_past: false,
+        };
+        self.0.get(&point as &dyn Place)
+    }
+
+    /// Whether nothing is bound below `name`.
+    pub(crate) fn is_empty_below(&self, name: &Name) -> bool {
+        self.after(name)
+            .next()
+            .is_none_or(|binding| !binding.name.starts_with(name))
+    }
+
+    /// Everything that sorts after `name`.
+    pub(crate) fn after(&self, name: &Name) -> impl Iterator<Item = &Arc<Binding>> {
+        let range = (Bound::Excluded(name), Bound::Unbounded);
+        self.0.range::<_, Name>(range).map(|(_, binding)| binding)
+    }
+
+    /// `name`, if it is bound, and everything below it, sorted.
+    pub(crate) fn subtree<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = &'a Arc<Binding>> {
+        let range = (Bound::Included(name), Bound::Unbounded);
+        let from = self.0.range::<_, Name>(range).map(|(_, binding)| binding);
+        from.take_while(move |binding| binding.name.starts_with(name))
+    }
+
+    /// What stands directly below `name`, sorted. Costs a seek for each child that has names below it, not a
+    /// step for each of those names.
+    pub(crate) fn children<'a>(&'a self, name: &'a Name) -> Children<'a> {
+        let range = (Bound::Excluded(name as &dyn Place), Bound::Unbounded);
+        Children {
+            tree: self,
+            above: name,
+            rest: self.0.range::<_, dyn Place>(range),
+        }
+    }
+}
+
+/// The children of one context, in order.
+pub(crate) struct Children<'a> {
+    tree: &'a Tree,
+    above: &'a Name,
+    rest: imbl::ordmap::RangedIter<'a, Name, Arc<Binding>, imbl::shared_ptr::DefaultSharedPtr>,
+}
+
+impl<'a> Iterator for Children<'a> {
+    type Item = &'a Arc<Binding>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let depth = self.above.components().len() + 1;
+        let (mut name, mut binding) = self.rest.next()?;
+        if name.components().len() > depth {
+            // The child before this name has names below it: go on behind the last of them.
+            let point = Point {
+                components: &name.components()[..depth],
+                is_past: true,
+            };
+            let range = (Bound::Excluded(&point as &dyn Place), Bound::Unbounded);
+            self.rest = self.tree.0.range::<_, dyn Place>(range);
+            (name, binding) = self.rest.next()?;
+        }
+        name.starts_with(self.above).then_some(binding)
+    }
+}
+
+/// A place in the order of names: a name, or the gap behind everything below a name.
+trait Place {
+    fn components(&self) -> &[Box<str>];
+    /// Whether it is the gap behind everything below the name.
+    fn is_past(&self) -> bool;
+}
+
+/// A place that borrows its components.
+struct Point<'a> {
+    components: &'a [Box<str>],
+    is_past: bool,
+}
+
+impl Place for Point<'_> {
+    fn components(&self) -> &[Box<str>] {
+        self.components
+    }
+
+    fn is_past(&self) -> bool {
+        self.is_past
+    }
+}
+
+impl Place for Name {
+    fn components(&self) -> &[Box<str>] {
+        self.components()
+    }
+
+    fn is_past(&self) -> bool {
+        false
+    }
+}
+
+impl<'a> Borrow<dyn Place + 'a> for Name {
+    fn borrow(&self) -> &(dyn Place + 'a) {
+        self
+    }
+}
+
+impl Ord for dyn Place + '_ {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (mine, theirs) = (self.components(), other.components());
+        if self.is_past() && theirs.starts_with(mine) && (!other.is_past() || theirs.len() > mine.len()) {
+            return Ordering::Greater;
+        }
+        if other.is_past() && mine.starts_with(theirs) && (!self.is_past() || mine.len() > theirs.len()) {
+            return Ordering::Less;
+        }
+        mine.cmp(theirs)
+    }
+}
+
+impl PartialOrd for dyn Place + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for dyn Place + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for dyn Place + '_ {}
