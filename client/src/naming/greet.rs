@@ -133,14 +133,18 @@ fn read_hello(frame: &Frame) -> Result<(String, Revision), Failure> {
         found.map(|(_, value)| value)
     };
     let cluster = field("cluster_id").and_then(text);
-    let revision = field("revision").and_then(|value| match value {
-        Frame::Integer(number) => u64::try_from(*number).ok(),
-        other => text(other).and_then(|text| text.parse().ok()),
-    });
+    let revision = field("revision").and_then(number);
     match (cluster, revision) {
         (Some(cluster), Some(revision)) => Ok((cluster.to_owned(), Revision(revision))),
         _ => Err(malformed(&"HELLO was answered without cluster_id and revision")),
     }
+}
+
+fn number(frame: &Frame) -> Option<u64> {
+    if let Frame::Integer(number) = frame {
+        return u64::try_from(*number).ok();
+    }
+    text(frame).and_then(|text| text.parse().ok())
 }
 
 /// An error reply as a failure of its server; the code is its first word.

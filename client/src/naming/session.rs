@@ -231,9 +231,11 @@ impl Session {
     fn judge_error<T>(&self, line: &str, request: &Request, link: &Link) -> Verdict<T> {
         let document = line.split_once(' ').map_or("", |(_, document)| document);
         let Ok(error) = serde_json::from_str::<NamingError>(document) else {
-            return match greet::refusal(line) {
-                Failure::Denied { reason } => Verdict::Denied(reason),
-                other => Verdict::Unknown(other),
+            let failure = greet::refusal(line);
+            return if let Failure::Denied { reason } = failure {
+                Verdict::Denied(reason)
+            } else {
+                Verdict::Unknown(failure)
             };
         };
         let error = stale_miss(error, request);
