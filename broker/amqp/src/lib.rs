@@ -1,1 +1,37 @@
-//! placeholder
+//! An AMQP 1.0 connection engine without sockets, clock or tasks: bytes in, events out, commands in, bytes out.
+//!
+//! One type, [`Connection`], serves both sides. The owner moves bytes and time in, polls [`Event`]s, gives
+//! commands, and writes what comes out. The engine keeps the protocol: headers, SASL frames, sessions and
+//! their windows, links and their credit, deliveries and their settlement. It never decides who may enter,
+//! what an address means, or when a message is safe: it asks its owner by an event and waits.
+//!
+//! Invariant: whatever a peer sends, the engine neither panics nor recurses deeply nor holds more than the
+//! limits of [`Config`]; a violation ends the connection, session or link with the condition AMQP names.
+
+mod config;
+mod connection;
+mod error;
+mod event;
+pub mod message;
+mod output;
+mod performative;
+mod read;
+mod ring;
+mod sasl;
+mod slab;
+mod state;
+mod terminus;
+pub mod txn;
+mod value;
+mod write;
+
+pub use config::{AcceptOptions, AttachOptions, Config, OpenOptions, RemoteAttach, RemoteOpen};
+pub use connection::{Connection, Outgoing};
+pub use error::{AmqpError, CommandError, condition};
+pub use event::{CloseReason, DeliveryId, Event, LinkId, Message, SessionId, Unsettled};
+pub use performative::{DeliveryTag, RcvSettleMode, Role, SndSettleMode};
+pub use read::{DecodeError, MAX_DEPTH, ValueRef};
+pub use sasl::{Credentials, Sasl, SaslCode, SaslInit, mechanism};
+pub use state::{DeliveryState, Outcome, TxnId};
+pub use terminus::{DistributionMode, Durability, ExpiryPolicy, Filter, Source, Target, TargetNode};
+pub use value::{Fields, Symbol, Value};

@@ -1,0 +1,250 @@
+//! Sending messages: one frame when it fits, several when not, as far as the session window reaches.
+
+use super::{Command, Connection};
+use crate::error::CommandError;
+use crate::event::{DeliveryId, Key, LinkId};
+use crate::output::Output;
+use crate::performative::{DeliveryTag, Role, Transfer, put_transfer};
+use crate::state::{DeliveryState, TxnId};
+use bytes::Bytes;
+
+use super::session::{Sent, Session};
+
+/// A message to send.
+#[derive(Clone, Debug)]
+pub struct Outgoing<'a> {
+    /// First bytes of the message, such as a rewritten header section; copied. May be empty.
+    pub head: &'a [u8],
+    /// The rest of the message. Large ones are never copied.
+    pub payload: Bytes,
+    /// The delivery tag; `None`: the engine makes one that is unique on the link.
+    pub tag: Option<&'a [u8]>,
+    /// Send it settled: at most once, and no disposition comes.
+    pub settled: bool,
+    /// Given back with every disposition, and when the link ends with the message unsettled.
+    pub context: u64,
+    /// 0 for AMQP messages.
+    pub message_format: u32,
+    /// Let it take effect when this transaction commits.
+    pub txn: Option<TxnId>,
+}
+
+impl Outgoing<'_> {
+    /// An unsettled message with these sections.
+    #[must_use]
+    pub const fn new(payload: Bytes) -> Self {
+        Self {
+            head: &[],
+            payload,
+            tag: None,
+            settled: false,
+            context: 0,
+            message_format: 0,
+            txn: None,
+        }
+    }
+}
+
+/// A message of several frames that has not left whole.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) link: Key,
+    /// The first frame's fields; only the handle stays for the later ones.
+    transfer: Transfer,
+    head: Bytes,
+    payload: Bytes,
+}
+
+impl Connection {
+    /// How many messages can be sent now; 0 while the session window is shut (`Credit` comes when it opens).
+    #[must_use]
+    pub fn sendable(&self, link: LinkId) -> u32 {
+        let Some(link) = self
+            .links
+            .fetch(link.0)
+            .filter(|l| l.role == Role::Sender && l.is_attached())
+        else {
+            return 0;
+        };
+        let open = self
+            .sessions
+            .fetch(link.session)
+            .is_some_and(|s| s.is_open() && s.window_is_open());
+        let room = self.config.max_unsettled.saturating_sub(link.unsettled);
+        if open && self.is_open() {
+            link.credit.min(room)
+        } else {
+            0
+        }
+    }
+
+    /// Sends a message. It is written as far as the session window reaches, the rest follows by itself.
+    ///
+    /// # Errors
+    /// `NoCredit` and `WindowShut`: wait for `Credit`. `TooManyUnsettled`: wait for dispositions.
+    /// `MessageTooLarge`, `TagTooLong`: never. `NotOpen`, `UnknownLink`, `NotAttached`, `WrongRole`.
+    pub fn send(&mut self, link: LinkId, message: Outgoing<'_>) -> Command<DeliveryId> {
+        if !self.is_open() {
+            return Err(CommandError::NotOpen);
+        }
+        if self.links.fetch(link.0).is_some_and(|link| link.coordinator) {
+            self.flush(); // A discharge must not overtake the settlements it is to cover.
+        }
+        let max_unsettled = self.config.max_unsettled;
+        let max_frame = self.max_frame_size() as usize;
+        let Self {
+            sessions,
+            links,
+            output,
+            ..
+        } = self;
+        let held = links.fetch_mut(link.0).ok_or(CommandError::UnknownLink)?;
+        if held.role != Role::Sender {
+            return Err(CommandError::WrongRole);
+        }
+        let attached = held.is_attached();
+        let session = sessions
+            .fetch_mut(held.session)
+            .filter(|session| attached && session.is_open());
+        let session = session.ok_or(CommandError::NotAttached)?;
+        let size = message.head.len() + message.payload.len();
+        if held.max_message_size != 0 && size as u64 > held.max_message_size {
+            return Err(CommandError::MessageTooLarge {
+                limit: held.max_message_size,
+            });
+        }
+        if held.credit == 0 {
+            return Err(CommandError::NoCredit);
+        }
+        if !session.window_is_open() {
+            return Err(CommandError::WindowShut);
+        }
+        let tag = match message.tag {
+            Some(tag) => DeliveryTag::new(tag).ok_or(CommandError::TagTooLong)?,
+            None => DeliveryTag::from_counter(held.next_tag),
+        };
+        let id = session.next_delivery_id;
+        if !message.settled {
+            let sent = Sent {
+                link: link.0,
+                context: message.context,
+            };
+            if held.unsettled >= max_unsettled || !session.sent.push(id, sent) {
+                return Err(CommandError::TooManyUnsettled);
+            }
+            held.unsettled += 1;
+        }
+        session.next_delivery_id = id.wrapping_add(1);
+        held.next_tag = held.next_tag.wrapping_add(1);
+        held.credit -= 1;
+        held.delivery_count = held.delivery_count.wrapping_add(1);
+        let transfer = Transfer {
+            handle: held.local_handle,
+            delivery_id: Some(id),
+            tag: Some(tag),
+            message_format: Some(message.message_format),
+            settled: message.settled,
+            state: message
+                .txn
+                .map(|txn| DeliveryState::Transactional { txn, outcome: None }),
+            ..Transfer::default()
+        };
+        let written = write_whole(
+            output,
+            session,
+            &transfer,
+            message.head,
+            &message.payload,
+            max_frame,
+        );
+        if !written {
+            let head = Bytes::copy_from_slice(message.head);
+            let pending = Pending {
+                link: link.0,
+                transfer,
+                head,
+                payload: message.payload,
+            };
+            session.pending = Some(Box::new(pending));
+            let key = held.session;
+            self.pump(key);
+        }
+        Ok(DeliveryId(id))
+    }
+
+    /// Writes frames of a session's waiting message while the window is open.
+    pub(super) fn pump(&mut self, key: Key) {
+        let max_frame = self.max_frame_size() as usize;
+        let Some(session) = self.sessions.fetch_mut(key) else {
+            return;
+        };
+        let Some(mut pending) = session.pending.take() else {
+            return;
+        };
+        while session.remote_window > 0 {
+            if write_part(&mut self.output, session, &mut pending, max_frame) {
+                return;
+            }
+        }
+        session.pending = Some(pending);
+    }
+}
+
+fn count_frame(session: &mut Session) {
+    session.remote_window -= 1;
+    session.next_outgoing_id = session.next_outgoing_id.wrapping_add(1);
+}
+
+/// Writes a message as one frame. False, and nothing written, if it does not fit.
+fn write_whole(
+    output: &mut Output,
+    session: &mut Session,
+    transfer: &Transfer,
+    head: &[u8],
+    payload: &Bytes,
+    max_frame: usize,
+) -> bool {
+    let size = head.len() + payload.len();
+    if size >= max_frame {
+        return false;
+    }
+    let start = output.begin_amqp(session.channel);
+    put_transfer(output.buffer(), transfer);
+    if output.buffer().len() - start + size > max_frame {
+        output.rewind(start);
+        return false;
+    }
+    output.finish(start, size);
+    output.buffer().extend_from_slice(head);
+    output.payload(payload);
+    count_frame(session);
+    true
+}
+
+/// Writes the next frame of a message. True if it was the last.
+fn write_part(output: &mut Output, session: &mut Session, pending: &mut Pending, max_frame: usize) -> bool {
+    let left = pending.head.len() + pending.payload.len();
+    pending.transfer.more = true;
+    let start = output.begin_amqp(session.channel);
+    put_transfer(output.buffer(), &pending.transfer);
+    let room = max_frame.saturating_sub(output.buffer().len() - start).max(1);
+    let last = left <= room;
+    if last {
+        output.rewind(start);
+        output.begin_amqp(session.channel);
+        pending.transfer.more = false;
+        put_transfer(output.buffer(), &pending.transfer);
+    }
+    let size = left.min(room);
+    output.finish(start, size);
+    let head = pending.head.split_to(size.min(pending.head.len()));
+    let payload = pending.payload.split_to(size - head.len());
+    output.buffer().extend_from_slice(&head);
+    output.payload(&payload);
+    count_frame(session);
+    pending.transfer = Transfer {
+        handle: pending.transfer.handle,
+        ..Transfer::default()
+    };
+    last
+}
