@@ -376,7 +376,7 @@ impl<'a> Reader<'a> {
             return Err(DecodeError::Type("map"));
         }
         let compound = self.compound_body(code)?;
-        if compound.count % 2 != 0 {
+        if !compound.count.is_multiple_of(2) {
             return Err(DecodeError::Range("map"));
         }
         Ok(List {
@@ -416,7 +416,7 @@ impl Compound<'_> {
     }
 
     fn map(mut self, depth: u32, budget: &mut usize) -> Result<Vec<(Value, Value)>> {
-        if self.count % 2 != 0 {
+        if !self.count.is_multiple_of(2) {
             return Err(DecodeError::Range("map"));
         }
         let mut pairs = Vec::with_capacity((self.count / 2).min(64));
@@ -487,59 +487,75 @@ impl<'a> List<'a> {
     }
 
     pub(crate) fn uint(&mut self, what: &'static str) -> Result<Option<u32>> {
-        match self.item()? {
-            ValueRef::Uint(v) => Ok(Some(v)),
-            other => null_or(other, what),
+        let item = self.item()?;
+        if let ValueRef::Uint(v) = item {
+            Ok(Some(v))
+        } else {
+            null_or(item, what)
         }
     }
 
     pub(crate) fn ushort(&mut self, what: &'static str) -> Result<Option<u16>> {
-        match self.item()? {
-            ValueRef::Ushort(v) => Ok(Some(v)),
-            other => null_or(other, what),
+        let item = self.item()?;
+        if let ValueRef::Ushort(v) = item {
+            Ok(Some(v))
+        } else {
+            null_or(item, what)
         }
     }
 
     pub(crate) fn ubyte(&mut self, what: &'static str) -> Result<Option<u8>> {
-        match self.item()? {
-            ValueRef::Ubyte(v) => Ok(Some(v)),
-            other => null_or(other, what),
+        let item = self.item()?;
+        if let ValueRef::Ubyte(v) = item {
+            Ok(Some(v))
+        } else {
+            null_or(item, what)
         }
     }
 
     pub(crate) fn ulong(&mut self, what: &'static str) -> Result<Option<u64>> {
-        match self.item()? {
-            ValueRef::Ulong(v) => Ok(Some(v)),
-            other => null_or(other, what),
+        let item = self.item()?;
+        if let ValueRef::Ulong(v) = item {
+            Ok(Some(v))
+        } else {
+            null_or(item, what)
         }
     }
 
     pub(crate) fn boolean(&mut self, what: &'static str) -> Result<bool> {
-        match self.item()? {
-            ValueRef::Bool(v) => Ok(v),
-            other => null_or(other, what).map(|v: Option<bool>| v.unwrap_or(false)),
+        let item = self.item()?;
+        if let ValueRef::Bool(v) = item {
+            Ok(v)
+        } else {
+            null_or(item, what).map(Option::unwrap_or_default)
         }
     }
 
     pub(crate) fn binary(&mut self, what: &'static str) -> Result<Option<&'a [u8]>> {
-        match self.item()? {
-            ValueRef::Binary(v) => Ok(Some(v)),
-            other => null_or(other, what),
+        let item = self.item()?;
+        if let ValueRef::Binary(v) = item {
+            Ok(Some(v))
+        } else {
+            null_or(item, what)
         }
     }
 
     pub(crate) fn timestamp(&mut self, what: &'static str) -> Result<Option<i64>> {
-        match self.item()? {
-            ValueRef::Timestamp(v) => Ok(Some(v)),
-            other => null_or(other, what),
+        let item = self.item()?;
+        if let ValueRef::Timestamp(v) = item {
+            Ok(Some(v))
+        } else {
+            null_or(item, what)
         }
     }
 
     /// Text; strings and symbols are both accepted, as peers mix them up.
     pub(crate) fn text(&mut self, what: &'static str) -> Result<Option<&'a str>> {
-        match self.item()? {
-            ValueRef::String(v) | ValueRef::Symbol(v) => Ok(Some(v)),
-            other => null_or(other, what),
+        let item = self.item()?;
+        if let ValueRef::String(v) | ValueRef::Symbol(v) = item {
+            Ok(Some(v))
+        } else {
+            null_or(item, what)
         }
     }
 
