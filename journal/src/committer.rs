@@ -242,17 +242,19 @@ impl Committer {
     /// Sees to it that the active segment can take `bytes` more: a full one is followed by the prepared
     /// one, and so is a growing one as soon as a filled one lies ready.
     fn make_room(&mut self, bytes: u64) -> Result<(), JournalError> {
-        let full = self.active.at + bytes > self.shared.options.segment_bytes;
-        if full && !self.active.is_empty() {
-            let next = match self.housekeeper.take_segment(self.active.file.header.id) {
-                Some(prepared) => prepared,
-                None => self.create_in_haste()?,
-            };
-            self.roll(next);
-        } else if !self.active.file.filled && self.shared.options.preallocate && self.housekeeper.is_ready() {
-            if let Some(prepared) = self.housekeeper.take_segment(self.active.file.header.id) {
-                self.roll(prepared);
+        let active = &self.active;
+        let full = active.at + bytes > self.shared.options.segment_bytes && !active.is_empty();
+        let outgrown = !active.file.filled && self.shared.options.preallocate && self.housekeeper.is_ready();
+        if !full && !outgrown {
+            return Ok(());
+        }
+        match self.housekeeper.take_segment(active.file.header.id) {
+            Some(prepared) => self.roll(prepared),
+            None if full => {
+                let created = self.create_in_haste()?;
+                self.roll(created);
             }
+            None => self.housekeeper.want_segment(),
         }
         Ok(())
     }

@@ -32,6 +32,7 @@ pub(crate) mod faults {
     use std::io;
     use std::os::unix::fs::FileExt;
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use rustix::io::Errno;
 
@@ -44,6 +45,8 @@ pub(crate) mod faults {
         pub(crate) write: Mutex<Option<(usize, Errno)>>,
         /// The next sync fails like this.
         pub(crate) sync: Mutex<Option<Errno>>,
+        /// Every write of nothing but zeros fails for want of room.
+        pub(crate) refuse_zeros: AtomicBool,
         /// Runs before every sync.
         pub(crate) on_sync: Mutex<Option<Box<dyn FnMut() + Send>>>,
     }
@@ -56,6 +59,9 @@ pub(crate) mod faults {
 
     impl Faults {
         pub(crate) fn before_write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+            if self.refuse_zeros.load(Ordering::SeqCst) && bytes.iter().all(|byte| *byte == 0) {
+                return Err(Errno::NOSPC.into());
+            }
             match lock(&self.write).take() {
                 None => Ok(()),
                 Some((stored, errno)) => {

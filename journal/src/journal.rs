@@ -157,7 +157,8 @@ impl Journal {
     }
 
     /// Everything below `seq` is no longer needed: whole segments below it are recycled or deleted, soon
-    /// and in the background, once that decision is itself durable. Never the segment being appended to.
+    /// and in the background, once that decision is itself durable. The segment being appended to goes when
+    /// it is left. Records submitted after this call are never meant, whatever `seq` is.
     pub fn release_before(&self, seq: u64) {
         self.handle.shared.release_before(seq);
     }
@@ -319,7 +320,8 @@ impl Shared {
 
     fn release_before(&self, seq: u64) {
         let mut queue = self.queue();
-        queue.release_before = queue.release_before.max(seq);
+        // Records that do not exist yet cannot be unneeded.
+        queue.release_before = queue.release_before.max(seq.min(queue.next_seq));
         drop(queue);
         self.wake.notify_one();
     }

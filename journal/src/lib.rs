@@ -7,6 +7,8 @@ mod committer;
 mod disk;
 mod epoch;
 mod error;
+#[cfg(test)]
+mod fault_tests;
 mod format;
 mod housekeeper;
 mod journal;

@@ -18,7 +18,7 @@ use crate::types::{Record, Recovery};
 /// Dropping it releases the lock.
 #[derive(Debug)]
 pub struct Locked {
-    base: Base,
+    pub(crate) base: Base,
     epoch: u64,
 }
 

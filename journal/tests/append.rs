@@ -5,7 +5,7 @@ mod common;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
-use common::{batch, eventually, files, numbered, open, small, try_open};
+use common::{await_prepared, batch, eventually, files, numbered, open, small, try_open};
 use daymark_journal::{Batch, Journal, JournalError, MIN_SEGMENT_BYTES, OpenError, Options, Seqs};
 
 fn temp() -> tempfile::TempDir {
@@ -373,11 +373,9 @@ fn options_out_of_range_touch_nothing() {
 fn a_prepared_segment_is_full_size_before_it_is_used() {
     let dir = temp();
     let (journal, ..) = open(dir.path(), small());
-    let prepared = eventually("the next segment is prepared", || {
-        files(dir.path(), "seg-")
-            .into_iter()
-            .find(|path| path.metadata().unwrap().len() == 64 * 1024)
-    });
+    await_prepared(&journal, &small());
+    let prepared = files(dir.path(), "seg-").pop().unwrap();
+    assert_eq!(prepared.metadata().unwrap().len(), 64 * 1024);
     // The first append moves to it, because the segment of the start-up grows as it is written.
     journal.append_and_wait(batch(&[b"x"])).unwrap();
     let segments = journal.segments();

@@ -11,12 +11,18 @@ use std::time::{Duration, Instant};
 use daymark_journal::{Batch, Fenced, Holder, Journal, Locked, OpenError, Options, Recovery};
 
 /// One record as it was read back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Owned {
     pub seq: u64,
     pub kind: u8,
     pub epoch: u64,
     pub body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Owned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.seq, self.body.len())
+    }
 }
 
 /// Small segments, so that tests see many of them.
@@ -25,6 +31,20 @@ pub fn small() -> Options {
         segment_bytes: 64 * 1024,
         ..Options::default()
     }
+}
+
+/// Small segments that grow, so that appends alone decide where each record lies.
+pub fn growing() -> Options {
+    Options {
+        preallocate: false,
+        ..small()
+    }
+}
+
+/// Waits until a filled segment lies ready, so that the next append moves to it.
+pub fn await_prepared(journal: &Journal, options: &Options) {
+    let ready = || (journal.stats().disk_bytes > options.segment_bytes).then_some(());
+    eventually("a segment is prepared", ready);
 }
 
 pub fn fence(dir: &Path, options: Options) -> Result<Fenced, OpenError> {
