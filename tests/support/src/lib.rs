@@ -1,1 +1,18 @@
-//! placeholder
+//! What the tests share: the program under test as processes, free ports, deadlines, foreign tools.
+//!
+//! Nothing here waits for luck: every wait is for an event and has a deadline, and says what it waited for.
+//! Invariant: no process outlives the value that stands for it.
+
+mod deadline;
+mod http;
+mod ports;
+mod process;
+mod program;
+mod tools;
+
+pub use deadline::{eventually, eventually_some};
+pub use http::{HttpAnswer, http_get, http_post, http_put};
+pub use ports::free_port;
+pub use process::Process;
+pub use program::{Broker, Program, Ran, run_tool};
+pub use tools::{skipped, tool};
