@@ -61,7 +61,7 @@ impl Directory {
         group.withheld = None;
         self.tree = tree;
         self.keep(name, group);
-        Ok(Effect::changed(changes))
+        Ok(Effect::changed(merged(changes)))
     }
 
     /// Takes the exports back. After `handover` and `failed` the group has no active member, so that another one
@@ -142,6 +142,21 @@ fn distinct_names(exports: &[Export]) -> Result<BTreeSet<&Name>, NamingError> {
         }
     }
     Ok(names)
+}
+
+/// One change for each name: an export that became the context of another one was unbound and bound.
+fn merged(mut changes: Vec<Change>) -> Vec<Change> {
+    changes.sort_by(|a, b| a.name.cmp(&b.name));
+    changes.dedup_by(|second, first| {
+        let is_same = first.name == second.name;
+        if let (true, ChangeKind::Bound { binding }) = (is_same, &second.kind) {
+            first.kind = ChangeKind::Rebound {
+                binding: Arc::clone(binding),
+            };
+        }
+        is_same
+    });
+    changes
 }
 
 /// A new export set on its way into a copy of the tree.

@@ -213,10 +213,12 @@ impl Directory {
 
     fn find(&self, name: &Name, last_link: LastLink) -> Result<&Arc<Binding>, NamingError> {
         self.walk(name, last_link)
+            .and_then(|bound| self.refuse_withheld(bound).map(|()| bound))
             .map_err(|stop| stop.into_error(self, name, None))
     }
 
-    /// Walks to a name through at most `LINK_HOPS_MAX` links.
+    /// Walks to a name through at most `LINK_HOPS_MAX` links, none of them withheld. What stands at the end
+    /// may be withheld.
     fn walk(&self, name: &Name, last_link: LastLink) -> Result<&Arc<Binding>, Stop> {
         let mut at = name.clone();
         let mut hops = 0;
@@ -237,7 +239,7 @@ impl Directory {
                     hops += 1;
                     at = target.join(&at.suffix(depth)).map_err(Stop::Invalid)?;
                 }
-                _ if is_whole => return self.refuse_withheld(bound).map(|()| bound),
+                _ if is_whole => return Ok(bound),
                 Object::Context => return Err(not_found(depth)),
                 Object::Link { .. }
                 | Object::ConnectionFactory(_)

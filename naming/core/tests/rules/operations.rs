@@ -1,0 +1,87 @@
+//! Repeated operation ids.
+
+use daymark_naming_core::Limits;
+use daymark_naming_proto::{Evidence, OpId, Write};
+
+use crate::support::{Story, changed, group, member, name, queue, refused, unchanged};
+
+fn bind(text: &str) -> Write {
+    Write::Bind {
+        name: name(text),
+        object: queue("1"),
+        attributes: daymark_naming_proto::Attributes::new(),
+    }
+}
+
+#[test]
+fn a_repeated_write_is_answered_as_the_first_time() {
+    let mut story = Story::new();
+    let op = OpId(u128::MAX);
+    let first = story.write_as(op, bind("q"));
+    changed(story.unbind("q"));
+    assert_eq!(story.write_as(op, bind("q")), first);
+    assert_eq!(story.write_as(op, bind("something-else")), first);
+    assert_eq!(story.lookup("q").expect_err("unbound").code(), "NameNotFound");
+}
+
+#[test]
+fn a_repeated_claim_grants_no_second_epoch() {
+    let mut story = Story::new();
+    story.joined("orders", "kkam");
+    let claim = Write::Claim {
+        group: group("orders"),
+        member: member("kkam"),
+        store_epoch: daymark_naming_proto::Epoch(0),
+        evidence: Evidence::StoreLock,
+    };
+    let first = story.write_as(OpId(u128::MAX), claim.clone());
+    assert_eq!(story.write_as(OpId(u128::MAX), claim), first);
+    assert_eq!(story.view("orders").epoch.0, 1);
+}
+
+#[test]
+fn a_refused_write_is_not_remembered() {
+    let mut story = Story::new();
+    let op = OpId(u128::MAX);
+    assert_eq!(refused(story.write_as(op, bind("a/q"))), "NameNotFound");
+    changed(story.create("a"));
+    changed(story.write_as(op, bind("a/q")));
+}
+
+#[test]
+fn a_write_that_changed_nothing_is_remembered_all_the_same() {
+    let mut story = Story::new();
+    let op = OpId(u128::MAX);
+    let unbind = Write::Unbind {
+        name: name("q"),
+        expected: None,
+    };
+    unchanged(story.write_as(op, unbind.clone()));
+    changed(story.bind("q", queue("1")));
+    unchanged(story.write_as(op, unbind));
+    assert_eq!(story.object("q"), queue("1"));
+}
+
+#[test]
+fn only_the_newest_answers_are_remembered() {
+    let mut story = Story::within(Limits {
+        operations_kept: 2,
+        ..Limits::default()
+    });
+    for id in 1..=3 {
+        changed(story.write_as(OpId(1_000 + id), bind(&format!("q{id}"))));
+    }
+    changed_again(&mut story, 1_003);
+    changed_again(&mut story, 1_002);
+    assert_eq!(
+        refused(story.write_as(OpId(1_001), bind("q1"))),
+        "NameAlreadyBound"
+    );
+}
+
+/// The answer that something changed is given again although nothing does now.
+fn changed_again(story: &mut Story, op: u128) {
+    let before = story.directory.revision();
+    changed(story.write_as(OpId(op), bind("q1")));
+    assert_eq!(story.directory.revision(), before);
+}
