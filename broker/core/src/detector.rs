@@ -188,16 +188,26 @@ impl Detector {
         self.peers.iter_mut().filter_map(worse).collect()
     }
 
-    /// When the next tick is due; `None` while nobody is watched.
+    /// When the next tick is due: after a heartbeat, or when a silence becomes too long before that. `None`
+    /// while nobody is watched.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let first = self.peers.values().map(|watched| watched.heard).min()?;
-        Some(self.ticked.unwrap_or(first) + self.timing.heartbeat)
+        let regular = self.ticked.unwrap_or(first) + self.timing.heartbeat;
+        let silences = self.peers.values().filter_map(|watched| {
+            let patience = match watched.verdict {
+                Verdict::Alive => self.timing.suspect,
+                Verdict::Suspected => self.timing.failed,
+                Verdict::Failed => return None,
+            };
+            Some(watched.heard + patience)
+        });
+        Some(silences.fold(regular, Instant::min))
     }
 
     fn is_late(&self, now: Instant) -> bool {
         let patience = self.timing.heartbeat + (self.timing.suspect / 2).max(self.timing.heartbeat);
-        self.deadline().is_some()
+        !self.peers.is_empty()
             && self
                 .ticked
                 .is_some_and(|ticked| now.saturating_duration_since(ticked) > patience)

@@ -2,3 +2,4 @@
 //! values, and `daymark-broker-server` performs it.
 
 pub mod detector;
+pub mod failover;

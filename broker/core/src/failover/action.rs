@@ -1,0 +1,454 @@
+//! What the rules want done, and what they report.
+
+use std::fmt;
+
+use daymark_naming_proto::{Epoch, Evidence, MemberName, MemberState, WithdrawReason};
+
+/// Something to do. The driver does the actions of one step in order, each before the next begins; those
+/// that are answered by an event are begun, and the event comes later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Join the group. Answered by `NamingEvent::Joined`, `Silent` or `Refused`.
+    Join,
+    /// Renew the membership and read the group. Answered by `NamingEvent::Renewed`, `LeaseEnded`, `Silent`
+    /// or `Refused`.
+    Renew,
+    /// Look for an active broker: dial every known member now.
+    Discover {
+        /// Which search this is, from 1.
+        attempt: u32,
+    },
+    /// Ask a member whether it is active, at its peer port and at its messaging port, within
+    /// `Settings::check_health_response_timeout`. Answered by `PeerEvent::Probed`.
+    Probe {
+        /// Whom.
+        peer: MemberName,
+        /// The number of the probe, to be repeated in the answer.
+        probe: u64,
+    },
+    /// Step 1: take the store's exclusive lock. Answered by `StepEvent::Locked`, `LockBusy` or `Failed`.
+    Lock {
+        /// Whether it is taken although somebody holds it.
+        force: bool,
+    },
+    /// Step 2: claim the group. Answered by `StepEvent::Claimed`, `ClaimRefused` or `ClaimUnanswered`.
+    Claim {
+        /// The highest epoch in the store.
+        store_epoch: Epoch,
+        /// Why it should be granted.
+        evidence: Evidence,
+    },
+    /// Step 3: write the epoch into the store, durably. Answered by `StepEvent::EpochWritten`, `EpochStale`
+    /// or `Failed`.
+    WriteEpoch {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Step 4: read the store. Answered by `StepEvent::Recovered`, `EpochStale` or `Failed`.
+    Recover,
+    /// Step 5: listen for clients. Answered by `StepEvent::PortOpened` or `Failed`.
+    OpenPort {
+        /// The epoch to greet them with.
+        epoch: Epoch,
+    },
+    /// Step 6: publish the exports. Answered by `StepEvent::Published`, `PublishRefused` or
+    /// `PublishUnanswered`.
+    Publish {
+        /// The epoch they are published under.
+        epoch: Epoch,
+    },
+    /// Step 7, and its opposite: tell peers and tools what this broker is.
+    Announce {
+        /// What it is.
+        state: MemberState,
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// Tell peers that an operator stops this broker.
+    SayGoodbye {
+        /// Whether a standby should take over.
+        handover: bool,
+    },
+    /// Take the exports back. The wait for naming's answer is bounded, and the answer changes nothing.
+    Withdraw {
+        /// The epoch they were published under.
+        epoch: Epoch,
+        /// Why.
+        reason: WithdrawReason,
+    },
+    /// Close the messaging port and its connections.
+    ClosePort {
+        /// Whether deliveries under way may end first.
+        drain: bool,
+    },
+    /// Give up the store and its lock, whatever step had been reached. No event of a step comes after it.
+    Release,
+    /// Leave the group. The wait for naming's answer is bounded, and the answer changes nothing.
+    Leave,
+    /// Record what happened.
+    Note(Note),
+    /// End the process. The last action.
+    Exit(Ending),
+}
+
+/// Why a broker was suspected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspicion {
+    /// Its connection ended.
+    Dropped,
+    /// It was silent.
+    Silent,
+}
+
+/// The seven steps of a promotion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// Take the store's lock.
+    Lock,
+    /// Claim the group.
+    Claim,
+    /// Write the epoch.
+    WriteEpoch,
+    /// Read the store.
+    Recover,
+    /// Open the messaging port.
+    OpenPort,
+    /// Publish the exports.
+    Publish,
+    /// Announce `active`.
+    Announce,
+}
+
+/// Something worth recording, with a stable code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A search for an active broker began.
+    Discovering {
+        /// Which one, from 1.
+        attempt: u32,
+    },
+    /// This broker waits.
+    Standby {
+        /// Whom it watches, if anybody is active.
+        watching: Option<MemberName>,
+    },
+    /// The active broker may be gone.
+    Suspected {
+        /// Who.
+        peer: MemberName,
+        /// Why.
+        suspicion: Suspicion,
+    },
+    /// It is not.
+    Cleared {
+        /// Who.
+        peer: MemberName,
+    },
+    /// It is.
+    Confirmed {
+        /// Who.
+        peer: MemberName,
+    },
+    /// The active broker is being stopped by an operator.
+    PlannedShutdown {
+        /// Who.
+        peer: MemberName,
+        /// Whether this broker takes over.
+        handover: bool,
+    },
+    /// `fail_over_max_try_count` is -1: this broker does not take over by itself.
+    NeverFailsOver {
+        /// Who is suspected.
+        peer: MemberName,
+    },
+    /// Naming refused this broker's membership.
+    NamingRefused {
+        /// Its reason.
+        why: String,
+    },
+    /// Naming ended this broker's membership; it joins again.
+    LeaseLost,
+    /// A promotion began.
+    Promoting,
+    /// Step 1.
+    LockTaken {
+        /// The store's epoch.
+        store_epoch: Epoch,
+    },
+    /// Step 1 ended: somebody else holds the lock.
+    LockBusy {
+        /// Who.
+        holder: String,
+    },
+    /// Step 2.
+    Claimed {
+        /// The epoch granted.
+        epoch: Epoch,
+    },
+    /// Step 2 without naming: the store's lock decided.
+    ClaimUnanswered {
+        /// The epoch taken.
+        epoch: Epoch,
+    },
+    /// Step 2 ended: another member is active.
+    ClaimRefused {
+        /// Who.
+        active: MemberName,
+    },
+    /// Step 3.
+    EpochWritten {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Step 4.
+    Recovered {
+        /// Messages found.
+        messages: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// Step 5.
+    Listening,
+    /// Step 6.
+    Published,
+    /// Step 6 without naming: it is retried until naming is back.
+    PublishUnanswered,
+    /// Step 7.
+    Active {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Naming ended this broker's term, and nobody else is active: it serves a new one.
+    TermEnded {
+        /// The epoch that is over.
+        epoch: Epoch,
+    },
+    /// Somebody has a newer epoch.
+    Superseded {
+        /// The newer one.
+        epoch: Epoch,
+    },
+    /// Naming and every peer were out of reach for longer than the lease.
+    Isolated,
+    /// A step of a promotion failed.
+    StepFailed {
+        /// Which.
+        step: Step,
+        /// Why.
+        why: String,
+    },
+    /// The open store failed.
+    StoreFailed {
+        /// Why.
+        why: String,
+    },
+    /// An operator stops this broker.
+    Stopping,
+}
+
+/// How a broker ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// An operator stopped it.
+    Stopped,
+    /// A step of its promotion failed.
+    StepFailed {
+        /// Which.
+        step: Step,
+        /// Why.
+        why: String,
+    },
+    /// Its store failed while it was active.
+    StoreFailed {
+        /// Why.
+        why: String,
+    },
+    /// Somebody has a newer epoch.
+    Superseded {
+        /// The newer one.
+        epoch: Epoch,
+    },
+    /// It could reach neither naming nor a peer for longer than its lease.
+    Isolated,
+}
+
+impl Note {
+    /// The stable code, as in logs and timelines.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Discovering { .. } => "discovering",
+            Self::Standby { .. } => "standby",
+            Self::Suspected { .. } => "suspected",
+            Self::Cleared { .. } => "cleared",
+            Self::Confirmed { .. } => "confirmed",
+            Self::PlannedShutdown { .. } => "planned-shutdown",
+            Self::NeverFailsOver { .. } => "never-fails-over",
+            Self::NamingRefused { .. } => "naming-refused",
+            Self::LeaseLost => "lease-lost",
+            Self::Promoting => "promoting",
+            Self::LockTaken { .. } => "lock-taken",
+            Self::LockBusy { .. } => "lock-busy",
+            Self::Claimed { .. } => "claimed",
+            Self::ClaimUnanswered { .. } => "claim-unanswered",
+            Self::ClaimRefused { .. } => "claim-refused",
+            Self::EpochWritten { .. } => "epoch-written",
+            Self::Recovered { .. } => "recovered",
+            Self::Listening => "listening",
+            Self::Published => "published",
+            Self::PublishUnanswered => "publish-unanswered",
+            Self::Active { .. } => "active",
+            Self::TermEnded { .. } => "term-ended",
+            Self::Superseded { .. } => "superseded",
+            Self::Isolated => "isolated",
+            Self::StepFailed { .. } => "step-failed",
+            Self::StoreFailed { .. } => "store-failed",
+            Self::Stopping => "stopping",
+        }
+    }
+
+    /// Whether an operator should look at it: it is logged as a warning.
+    #[must_use]
+    pub const fn is_warning(&self) -> bool {
+        match self {
+            Self::Suspected { .. }
+            | Self::Confirmed { .. }
+            | Self::NeverFailsOver { .. }
+            | Self::NamingRefused { .. }
+            | Self::LeaseLost
+            | Self::LockBusy { .. }
+            | Self::ClaimUnanswered { .. }
+            | Self::ClaimRefused { .. }
+            | Self::PublishUnanswered
+            | Self::TermEnded { .. }
+            | Self::Superseded { .. }
+            | Self::Isolated
+            | Self::StepFailed { .. }
+            | Self::StoreFailed { .. } => true,
+            Self::Discovering { .. }
+            | Self::Standby { .. }
+            | Self::Cleared { .. }
+            | Self::PlannedShutdown { .. }
+            | Self::Promoting
+            | Self::LockTaken { .. }
+            | Self::Claimed { .. }
+            | Self::EpochWritten { .. }
+            | Self::Recovered { .. }
+            | Self::Listening
+            | Self::Published
+            | Self::Active { .. }
+            | Self::Stopping => false,
+        }
+    }
+}
+
+impl Step {
+    /// The step as it is written in logs and errors.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lock => "lock",
+            Self::Claim => "claim",
+            Self::WriteEpoch => "write-epoch",
+            Self::Recover => "recover",
+            Self::OpenPort => "open-port",
+            Self::Publish => "publish",
+            Self::Announce => "announce",
+        }
+    }
+}
+
+impl Suspicion {
+    /// The suspicion as it is written in logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dropped => "dropped",
+            Self::Silent => "silent",
+        }
+    }
+}
+
+impl fmt::Display for Note {
+    /// The code, then what it says beyond it as `key=value`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())?;
+        match self {
+            Self::Discovering { attempt } => write!(f, " attempt={attempt}"),
+            Self::Standby { watching: Some(peer) } => write!(f, " watching={peer}"),
+            Self::Suspected { peer, suspicion } => {
+                write!(f, " peer={peer} suspicion={}", suspicion.as_str())
+            }
+            Self::Cleared { peer } | Self::Confirmed { peer } | Self::NeverFailsOver { peer } => {
+                write!(f, " peer={peer}")
+            }
+            Self::PlannedShutdown { peer, handover } => write!(f, " peer={peer} handover={handover}"),
+            Self::NamingRefused { why } | Self::StoreFailed { why } => write!(f, " why={why:?}"),
+            Self::LockTaken { store_epoch } => write!(f, " store_epoch={store_epoch}"),
+            Self::LockBusy { holder } => write!(f, " holder={holder:?}"),
+            Self::ClaimRefused { active } => write!(f, " active={active}"),
+            Self::Claimed { epoch }
+            | Self::ClaimUnanswered { epoch }
+            | Self::EpochWritten { epoch }
+            | Self::Active { epoch }
+            | Self::TermEnded { epoch }
+            | Self::Superseded { epoch } => write!(f, " epoch={epoch}"),
+            Self::Recovered { messages, bytes } => write!(f, " messages={messages} bytes={bytes}"),
+            Self::StepFailed { step, why } => write!(f, " step={} why={why:?}", step.as_str()),
+            Self::Standby { watching: None }
+            | Self::LeaseLost
+            | Self::Promoting
+            | Self::Listening
+            | Self::Published
+            | Self::PublishUnanswered
+            | Self::Isolated
+            | Self::Stopping => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => f.write_str("stopped"),
+            Self::StepFailed { step, why } => write!(f, "step {} failed: {why}", step.as_str()),
+            Self::StoreFailed { why } => write!(f, "the store failed: {why}"),
+            Self::Superseded { epoch } => write!(f, "superseded by epoch {epoch}"),
+            Self::Isolated => f.write_str("isolated from naming and from every peer"),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Join => f.write_str("join"),
+            Self::Renew => f.write_str("renew"),
+            Self::Discover { attempt } => write!(f, "discover {attempt}"),
+            Self::Probe { peer, probe } => write!(f, "probe {peer} {probe}"),
+            Self::Lock { force: false } => f.write_str("lock"),
+            Self::Lock { force: true } => f.write_str("lock by force"),
+            Self::Claim {
+                store_epoch,
+                evidence,
+            } => write!(
+                f,
+                "claim store_epoch={store_epoch} evidence={}",
+                evidence.as_str()
+            ),
+            Self::WriteEpoch { epoch } => write!(f, "write-epoch {epoch}"),
+            Self::Recover => f.write_str("recover"),
+            Self::OpenPort { epoch } => write!(f, "open-port {epoch}"),
+            Self::Publish { epoch } => write!(f, "publish {epoch}"),
+            Self::Announce { state, epoch } => write!(f, "announce {} {epoch}", state.as_str()),
+            Self::SayGoodbye { handover } => write!(f, "say-goodbye handover={handover}"),
+            Self::Withdraw { epoch, reason } => write!(f, "withdraw {epoch} {}", reason.as_str()),
+            Self::ClosePort { drain: true } => f.write_str("close-port after draining"),
+            Self::ClosePort { drain: false } => f.write_str("close-port now"),
+            Self::Release => f.write_str("release"),
+            Self::Leave => f.write_str("leave"),
+            Self::Note(note) => write!(f, "note {note}"),
+            Self::Exit(ending) => write!(f, "exit: {ending}"),
+        }
+    }
+}

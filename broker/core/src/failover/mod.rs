@@ -1,0 +1,249 @@
+//! Who is active: the rules of failover as a function of state, event and time.
+//!
+//! It decides when to look for an active broker, whom to suspect, when to take over, in which order, and
+//! when to stop. It never performs anything: the driver does the actions of a step in order and tells the
+//! outcome as an event.
+//!
+//! Invariants: nothing is served before the store's lock is held and a new epoch is durable in it; whatever
+//! ends a term of office closes the port and releases the store before anything else is tried; a failed
+//! step of a promotion ends the process, so that nobody holds the lock and serves nobody.
+
+mod action;
+mod active;
+mod event;
+mod naming;
+mod peers;
+mod promotion;
+mod settings;
+mod standby;
+
+use std::time::Instant;
+
+use daymark_naming_proto::{Epoch, MemberName, MemberState, Role};
+
+pub use action::{Action, Ending, Note, Step, Suspicion};
+pub use event::{Event, GroupSeen, NamingEvent, PeerEvent, ProbeAnswer, Refusal, StepEvent};
+pub use settings::{InvalidSettings, Settings, Tries};
+
+use crate::detector::Detector;
+use active::Active;
+use naming::Membership;
+use peers::Peers;
+use promotion::Promotion;
+use standby::{Discovery, Suspect, Watch};
+
+/// One broker's view of its group, and what it does about it.
+#[derive(Clone, Debug)]
+pub struct Failover {
+    me: MemberName,
+    role: Role,
+    settings: Settings,
+    phase: Phase,
+    membership: Membership,
+    peers: Peers,
+    /// The highest epoch this broker served under or heard of.
+    epoch: Epoch,
+    probes: u64,
+}
+
+/// Where a broker stands.
+#[derive(Clone, Debug)]
+enum Phase {
+    /// The driver has not started yet.
+    New,
+    /// Looking for an active broker at start-up.
+    Discovering(Discovery),
+    /// Waiting.
+    Standby(Watch),
+    /// The active broker may be gone.
+    Suspecting(Suspect),
+    /// Taking over.
+    Promoting(Promotion),
+    /// Serving.
+    Active(Active),
+    /// Over.
+    Ended,
+}
+
+/// What the actions of one step are collected in.
+type Actions = Vec<Action>;
+
+/// What a broker is, for tools.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// `starting`, `discovering`, `standby`, `suspecting`, `promoting`, `active` or `ended`.
+    pub phase: &'static str,
+    /// Active or standby: everything but `active` is standby.
+    pub state: MemberState,
+    /// The epoch it serves under if it is active, else the highest it heard of.
+    pub epoch: Epoch,
+    /// The active member it watches.
+    pub watching: Option<MemberName>,
+}
+
+impl Failover {
+    /// A broker that has not started. Nothing is due before `Event::Started`.
+    #[must_use]
+    pub fn new(me: MemberName, role: Role, settings: Settings) -> Self {
+        Self {
+            me,
+            role,
+            settings,
+            phase: Phase::New,
+            membership: Membership::default(),
+            peers: Peers::new(Detector::new(settings.timing)),
+            epoch: Epoch(0),
+            probes: 0,
+        }
+    }
+
+    /// Applies one event. The driver performs the actions in order, each before the next begins.
+    pub fn step(&mut self, now: Instant, event: Event) -> Vec<Action> {
+        let mut out = Actions::new();
+        if matches!(self.phase, Phase::Ended) {
+            return out;
+        }
+        match event {
+            Event::Started => self.on_started(now, &mut out),
+            Event::Tick => self.on_tick(now, &mut out),
+            Event::Naming(event) => self.on_naming(now, event, &mut out),
+            Event::Peer(event) => self.on_peer(now, event, &mut out),
+            Event::Step(event) => self.on_promotion_step(now, event, &mut out),
+            Event::StoreSuperseded { epoch } => self.on_superseded(epoch, &mut out),
+            Event::StoreFailed { why } => self.on_store_failed(why, &mut out),
+            Event::Promote { force } => self.on_promote(force, &mut out),
+            Event::Stop => self.on_stop(&mut out),
+        }
+        out
+    }
+
+    /// When `Event::Tick` is due; `None` before the start and after the end.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let phase = match &self.phase {
+            Phase::New | Phase::Ended => return None,
+            Phase::Discovering(discovery) => Some(discovery.until),
+            Phase::Standby(watch) => watch.retry_at,
+            Phase::Suspecting(_) => None,
+            Phase::Promoting(promotion) => promotion.deadline(),
+            Phase::Active(active) => active.retry_at(),
+        };
+        [phase, self.membership.deadline(), self.peers.detector.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// What this broker is now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let (phase, watching) = match &self.phase {
+            Phase::New => ("starting", None),
+            Phase::Discovering(_) => ("discovering", None),
+            Phase::Standby(watch) => ("standby", watch.active.clone()),
+            Phase::Suspecting(suspect) => ("suspecting", Some(suspect.peer.clone())),
+            Phase::Promoting(_) => ("promoting", None),
+            Phase::Active(_) => ("active", None),
+            Phase::Ended => ("ended", None),
+        };
+        let state = match &self.phase {
+            Phase::Active(_) => MemberState::Active,
+            Phase::New
+            | Phase::Discovering(_)
+            | Phase::Standby(_)
+            | Phase::Suspecting(_)
+            | Phase::Promoting(_)
+            | Phase::Ended => MemberState::Standby,
+        };
+        let epoch = match &self.phase {
+            Phase::Active(active) => active.epoch,
+            Phase::New
+            | Phase::Discovering(_)
+            | Phase::Standby(_)
+            | Phase::Suspecting(_)
+            | Phase::Promoting(_)
+            | Phase::Ended => self.epoch,
+        };
+        View {
+            phase,
+            state,
+            epoch,
+            watching,
+        }
+    }
+
+    fn on_started(&mut self, now: Instant, out: &mut Actions) {
+        self.ask_naming(now, out);
+        if self.settings.start_up_max_try_count == 0 {
+            self.promote(Promotion::at_start(), out);
+        } else {
+            self.discover(now, 1, out);
+        }
+    }
+
+    fn on_tick(&mut self, now: Instant, out: &mut Actions) {
+        if self.membership.is_due(now) {
+            self.ask_naming(now, out);
+        }
+        for (peer, verdict) in self.peers.detector.tick(now) {
+            self.on_verdict(now, &peer, verdict, out);
+        }
+        match &mut self.phase {
+            Phase::New | Phase::Suspecting(_) | Phase::Ended => {}
+            Phase::Discovering(_) => self.on_discovery_tick(now, out),
+            Phase::Standby(_) => self.on_standby_tick(now, out),
+            Phase::Promoting(_) => self.on_promotion_tick(now, out),
+            Phase::Active(_) => self.on_active_tick(now, out),
+        }
+    }
+
+    fn on_promote(&mut self, force: bool, out: &mut Actions) {
+        match &mut self.phase {
+            Phase::New | Phase::Active(_) | Phase::Ended => {}
+            Phase::Promoting(promotion) => promotion.operator_insists(force),
+            Phase::Discovering(_) | Phase::Standby(_) | Phase::Suspecting(_) => {
+                self.promote(Promotion::by_operator(force), out);
+            }
+        }
+    }
+
+    fn on_stop(&mut self, out: &mut Actions) {
+        out.push(Action::Note(Note::Stopping));
+        match &self.phase {
+            Phase::New | Phase::Discovering(_) | Phase::Standby(_) | Phase::Suspecting(_) | Phase::Ended => {}
+            Phase::Promoting(_) => out.extend([Action::ClosePort { drain: false }, Action::Release]),
+            Phase::Active(active) => {
+                let epoch = active.epoch;
+                self.step_down(epoch, out);
+            }
+        }
+        out.push(Action::Leave);
+        self.exit(Ending::Stopped, out);
+    }
+
+    /// Gives up whatever is held and ends the process.
+    fn give_up(&mut self, note: Note, ending: Ending, out: &mut Actions) {
+        out.extend([
+            Action::Note(note),
+            Action::ClosePort { drain: false },
+            Action::Release,
+            Action::Leave,
+        ]);
+        self.exit(ending, out);
+    }
+
+    fn on_superseded(&mut self, epoch: Epoch, out: &mut Actions) {
+        self.epoch = self.epoch.max(epoch);
+        self.give_up(Note::Superseded { epoch }, Ending::Superseded { epoch }, out);
+    }
+
+    fn on_store_failed(&mut self, why: String, out: &mut Actions) {
+        let note = Note::StoreFailed { why: why.clone() };
+        self.give_up(note, Ending::StoreFailed { why }, out);
+    }
+
+    fn exit(&mut self, ending: Ending, out: &mut Actions) {
+        self.phase = Phase::Ended;
+        out.push(Action::Exit(ending));
+    }
+}
