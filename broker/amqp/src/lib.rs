@@ -17,6 +17,8 @@ mod output;
 mod performative;
 mod read;
 mod ring;
+#[cfg(test)]
+mod roundtrip;
 mod sasl;
 mod slab;
 mod state;

@@ -12,7 +12,7 @@ use std::time::Duration;
 fn a_message_goes_from_client_to_server_and_its_acceptance_comes_back() {
     let mut pair = Pair::open();
     let (session, _) = pair.session();
-    let (here, there) = pair.to_server(session, "l");
+    let (here, there) = pair.sending_link(session, "l");
     assert_eq!(
         pair.client.send(here, Outgoing::new(text("x"))),
         Err(CommandError::NoCredit)
@@ -56,7 +56,7 @@ fn a_message_goes_from_client_to_server_and_its_acceptance_comes_back() {
 fn the_payload_of_one_frame_is_a_slice_of_what_came_in() {
     let mut pair = Pair::open();
     let (session, _) = pair.session();
-    let (here, there) = pair.to_server(session, "l");
+    let (here, there) = pair.sending_link(session, "l");
     pair.credit_to_client(there, 1);
     let body = message::MessageBuilder::new().data(&[7; 3_000]);
     pair.client.send(here, Outgoing::new(body.clone())).unwrap();
@@ -74,7 +74,7 @@ fn the_payload_of_one_frame_is_a_slice_of_what_came_in() {
 fn acceptances_in_a_row_leave_as_one_frame() {
     let mut pair = Pair::open();
     let (session, _) = pair.session();
-    let (here, there) = pair.to_server(session, "l");
+    let (here, there) = pair.sending_link(session, "l");
     pair.credit_to_client(there, 100);
     for n in 0..100 {
         pair.client
@@ -118,7 +118,7 @@ fn a_large_message_crosses_in_frames_of_512_bytes_whatever_the_reads_cut() {
         let mut pair = Pair::open_with(small(), small());
         pair.chunk = chunk;
         let (session, _) = pair.session();
-        let (here, there) = pair.to_server(session, "l");
+        let (here, there) = pair.sending_link(session, "l");
         pair.credit_to_client(there, 2);
         let body: Vec<u8> = (0..20_000_u32).map(|n| n.to_le_bytes()[0]).collect();
         let payload = Bytes::from(body.clone());
@@ -158,7 +158,7 @@ fn a_shut_session_window_holds_frames_back_and_opening_it_lets_them_go() {
     };
     let mut pair = Pair::open_with(Config::default(), tiny);
     let (session, _) = pair.session();
-    let (here, there) = pair.to_server(session, "l");
+    let (here, there) = pair.sending_link(session, "l");
     pair.credit_to_client(there, 10);
     let body = Bytes::from(vec![9; 5_000]);
     pair.client.send(here, Outgoing::new(body.clone())).unwrap();
@@ -186,7 +186,7 @@ fn a_shut_session_window_holds_frames_back_and_opening_it_lets_them_go() {
 fn every_outcome_reaches_the_other_side() {
     let mut pair = Pair::open();
     let (session, _) = pair.session();
-    let (here, there) = pair.from_server(session, "l");
+    let (here, there) = pair.receiving_link(session, "l");
     pair.client.grant_credit(here, 10, false).unwrap();
     pair.at_server();
     let annotations = Fields::new().with(Symbol::from_static("x-opt-a"), 5_u32);
@@ -242,7 +242,7 @@ fn every_outcome_reaches_the_other_side() {
 fn a_receiver_that_settles_second_waits_for_the_sender() {
     let mut pair = Pair::open();
     let (session, _) = pair.session();
-    let (here, there) = pair.from_server(session, "l");
+    let (here, there) = pair.receiving_link(session, "l");
     pair.client.grant_credit(here, 1, false).unwrap();
     pair.at_server();
     let sent = pair.server.send(there, Outgoing::new(text("x"))).unwrap();
@@ -272,7 +272,7 @@ fn a_receiver_that_settles_second_waits_for_the_sender() {
 fn drain_is_answered_only_after_what_was_available_was_sent() {
     let mut pair = Pair::open();
     let (session, _) = pair.session();
-    let (here, there) = pair.from_server(session, "l");
+    let (here, there) = pair.receiving_link(session, "l");
     pair.client.grant_credit(here, 10, true).unwrap();
     let events = pair.at_server();
     assert_eq!(
@@ -334,15 +334,15 @@ fn a_refused_link_is_answered_without_terminus_and_then_detached() {
     pair.client.detach(here, true, None).unwrap();
     assert_eq!(pair.at_server(), []);
     assert_eq!(pair.server.role(there), None, "nothing is left of it");
-    pair.to_server(session, "l");
+    pair.sending_link(session, "l");
 }
 
 #[test]
 fn one_name_serves_both_directions_and_a_second_attach_steals() {
     let mut pair = Pair::open();
     let (session, _) = pair.session();
-    pair.to_server(session, "same");
-    pair.from_server(session, "same");
+    pair.sending_link(session, "same");
+    pair.receiving_link(session, "same");
     let taken = pair.client.attach_sender(session, AttachOptions::to("same", "q"));
     assert_eq!(taken, Err(CommandError::NameInUse));
     // Only a raw peer can attach a name twice.
@@ -372,7 +372,7 @@ fn one_name_serves_both_directions_and_a_second_attach_steals() {
 fn what_was_sent_and_never_settled_comes_back_when_the_link_ends() {
     let mut pair = Pair::open();
     let (session, _) = pair.session();
-    let (here, there) = pair.from_server(session, "l");
+    let (here, there) = pair.receiving_link(session, "l");
     pair.client.grant_credit(here, 10, false).unwrap();
     pair.at_server();
     for context in 1..=4 {
@@ -418,7 +418,7 @@ fn ending_a_session_ends_its_links_first_and_frees_the_channel() {
     let mut pair = Pair::open();
     for _ in 0..600 {
         let (here, there) = pair.session();
-        let (_, link) = pair.to_server(here, "l");
+        let (_, link) = pair.sending_link(here, "l");
         pair.client.end(here, None).unwrap();
         let events = pair.at_server();
         let [
@@ -448,7 +448,7 @@ fn ending_a_session_ends_its_links_first_and_frees_the_channel() {
 fn close_with_an_error_reaches_the_peer_and_is_answered() {
     let mut pair = Pair::open();
     let (session, _) = pair.session();
-    pair.to_server(session, "l");
+    pair.sending_link(session, "l");
     pair.server
         .close(Some(AmqpError::new(condition::CONNECTION_FORCED, "going down")));
     let events = pair.at_client();
@@ -470,7 +470,7 @@ fn close_with_an_error_reaches_the_peer_and_is_answered() {
 fn a_lost_transport_ends_links_sessions_and_connection_in_this_order() {
     let mut pair = Pair::open();
     let (session, _) = pair.session();
-    pair.to_server(session, "l");
+    pair.sending_link(session, "l");
     pair.server.input_closed();
     let events = poll(&mut pair.server);
     assert!(
@@ -495,7 +495,7 @@ fn delivery_ids_and_transfer_ids_wrap() {
     };
     let mut pair = Pair::open_with(config(), config());
     let (session, _) = pair.session();
-    let (here, there) = pair.to_server(session, "l");
+    let (here, there) = pair.sending_link(session, "l");
     let mut accepted = 0;
     for round in 0..30_u64 {
         pair.server.grant_credit(there, 5, false).unwrap();

@@ -88,7 +88,7 @@ impl Pair {
     }
 
     /// A link the client sends on, accepted by the server: the client's and the server's id.
-    pub(crate) fn to_server(&mut self, session: SessionId, name: &str) -> (LinkId, LinkId) {
+    pub(crate) fn sending_link(&mut self, session: SessionId, name: &str) -> (LinkId, LinkId) {
         let here = self
             .client
             .attach_sender(session, AttachOptions::to(name, "queue"))
@@ -97,7 +97,7 @@ impl Pair {
     }
 
     /// A link the client receives on, accepted by the server.
-    pub(crate) fn from_server(&mut self, session: SessionId, name: &str) -> (LinkId, LinkId) {
+    pub(crate) fn receiving_link(&mut self, session: SessionId, name: &str) -> (LinkId, LinkId) {
         let here = self
             .client
             .attach_receiver(session, AttachOptions::from(name, "queue"))
