@@ -3,3 +3,4 @@
 
 pub mod detector;
 pub mod failover;
+pub mod queues;

@@ -1,0 +1,175 @@
+//! The duplicate window of one queue: a ring of the latest duplicate ids.
+//!
+//! It decides whether a message was stored before. It forgets the oldest id when a new one needs its place.
+
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, DefaultHasher};
+
+/// Longest duplicate id in bytes; the driver refuses longer ones.
+pub const MAX_DUPLICATE_ID_BYTES: usize = 255;
+
+/// What a sender calls a message so that sending it again stores it once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DuplicateId(Form);
+
+/// Ids made of 32 lower-case hexadecimal digits, which most are, take half the bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Form {
+    Hex(u128),
+    Text(Box<[u8]>),
+}
+
+/// A duplicate id of no bytes, or of more than [`MAX_DUPLICATE_ID_BYTES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a duplicate id has 1 to {MAX_DUPLICATE_ID_BYTES} bytes, not {length}")]
+pub struct InvalidDuplicateId {
+    /// Bytes given.
+    pub length: usize,
+}
+
+impl DuplicateId {
+    /// The id of these bytes.
+    ///
+    /// # Errors
+    /// [`InvalidDuplicateId`] if there are none or too many.
+    pub fn new(bytes: &[u8]) -> Result<Self, InvalidDuplicateId> {
+        if bytes.is_empty() || bytes.len() > MAX_DUPLICATE_ID_BYTES {
+            return Err(InvalidDuplicateId { length: bytes.len() });
+        }
+        Ok(Self(match parse_hex(bytes) {
+            Some(number) => Form::Hex(number),
+            None => Form::Text(bytes.into()),
+        }))
+    }
+
+    /// Appends the stored form: a length byte, 0 for 16 raw bytes, then the bytes.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        match &self.0 {
+            Form::Hex(number) => {
+                out.push(0);
+                out.extend_from_slice(&number.to_be_bytes());
+            }
+            Form::Text(bytes) => {
+                // `new` permits no more than a byte can count.
+                out.push(u8::try_from(bytes.len()).unwrap_or(u8::MAX));
+                out.extend_from_slice(bytes);
+            }
+        }
+    }
+
+    /// Takes one stored id off the front of `bytes`.
+    pub(super) fn decode(bytes: &mut &[u8]) -> Option<Self> {
+        let (&length, rest) = bytes.split_first()?;
+        let size = if length == 0 { 16 } else { usize::from(length) };
+        let (id, rest) = rest.split_at_checked(size)?;
+        *bytes = rest;
+        Some(Self(match length {
+            0 => Form::Hex(u128::from_be_bytes(id.try_into().ok()?)),
+            _ => Form::Text(id.into()),
+        }))
+    }
+}
+
+fn parse_hex(bytes: &[u8]) -> Option<u128> {
+    if bytes.len() != 32 {
+        return None;
+    }
+    bytes.iter().try_fold(0u128, |number, byte| {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            _ => return None,
+        };
+        Some(number << 4 | u128::from(digit))
+    })
+}
+
+/// The latest ids of one queue, with the journal position that holds each (0: in memory only).
+#[derive(Debug, Default)]
+pub(super) struct DuplicateWindow {
+    order: VecDeque<(DuplicateId, u64)>,
+    // A fixed hasher: the same events give the same machine.
+    known: HashSet<DuplicateId, BuildHasherDefault<DefaultHasher>>,
+}
+
+impl DuplicateWindow {
+    pub(super) fn knows(&self, id: &DuplicateId) -> bool {
+        !self.known.is_empty() && self.known.contains(id)
+    }
+
+    /// Remembers an id; with `capacity` others after it, it is forgotten again.
+    pub(super) fn remember(&mut self, id: DuplicateId, position: u64, capacity: usize) {
+        if !self.known.insert(id.clone()) {
+            return;
+        }
+        self.order.push_back((id, position));
+        while self.order.len() > capacity {
+            if let Some((oldest, _)) = self.order.pop_front() {
+                self.known.remove(&oldest);
+            }
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.order.clear();
+        self.known.clear();
+    }
+
+    /// The ids, oldest first.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &DuplicateId> {
+        self.order.iter().map(|(id, _)| id)
+    }
+
+    /// Whether an id that must survive lies in the journal below `position`.
+    pub(super) fn reaches_below(&self, position: u64) -> bool {
+        self.order.iter().any(|&(_, at)| at != 0 && at < position)
+    }
+
+    /// All stored ids were written again at `position`.
+    pub(super) fn moved_to(&mut self, position: u64) {
+        for (_, at) in &mut self.order {
+            *at = position;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_an_id_come_back_as_they_were() {
+        for text in [
+            "0123456789abcdef0123456789abcdef",
+            "0123456789ABCDEF0123456789ABCDEF",
+            "order-7",
+        ] {
+            let id = DuplicateId::new(text.as_bytes()).unwrap();
+            let mut stored = Vec::new();
+            id.encode(&mut stored);
+            let mut rest = &stored[..];
+            assert_eq!(DuplicateId::decode(&mut rest), Some(id));
+            assert!(rest.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_id_is_forgotten_when_capacity_others_came_after_it() {
+        let id = |n: u32| DuplicateId::new(format!("id-{n}").as_bytes()).unwrap();
+        let mut window = DuplicateWindow::default();
+        for n in 0..4 {
+            window.remember(id(n), 0, 3);
+        }
+        assert!(!window.knows(&id(0)));
+        assert!(window.knows(&id(1)) && window.knows(&id(3)));
+    }
+
+    #[test]
+    fn an_empty_or_endless_id_is_refused() {
+        assert_eq!(DuplicateId::new(b""), Err(InvalidDuplicateId { length: 0 }));
+        assert_eq!(
+            DuplicateId::new(&[b'x'; 256]),
+            Err(InvalidDuplicateId { length: 256 })
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! Owners with their outboxes, consumers with their credit, producers with theirs.
+
+use super::arena::{Key, NONE};
+use super::types::{Action, Limits, OwnerId, QueueId};
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Owner<L, D> {
+    pub(super) outbox: Vec<Action<L, D>>,
+    /// Deliveries in the outbox, and their bytes.
+    pub(super) deliveries: usize,
+    pub(super) bytes: usize,
+    /// Counts how often the outbox was taken.
+    pub(super) taken: u64,
+    /// What the owner says: it can send now.
+    pub(super) writable: bool,
+    /// In the list of owners to be woken.
+    pub(super) to_wake: bool,
+    /// Consumers that were passed over because the outbox was full or the owner could not send.
+    pub(super) passed_over: Vec<Key>,
+    pub(super) consumers: Vec<Key>,
+    pub(super) producers: Vec<Key>,
+}
+
+impl<L, D> Owner<L, D> {
+    pub(super) fn new() -> Self {
+        Self {
+            outbox: Vec::new(),
+            deliveries: 0,
+            bytes: 0,
+            taken: 0,
+            writable: true,
+            to_wake: false,
+            passed_over: Vec::new(),
+            consumers: Vec::new(),
+            producers: Vec::new(),
+        }
+    }
+
+    /// Whether its outbox may take another delivery.
+    pub(super) fn is_open(&self, limits: &Limits) -> bool {
+        self.writable && self.deliveries < limits.outbox_messages && self.bytes < limits.outbox_bytes
+    }
+}
+
+/// Where a consumer stands. In its queue's turn only with credit, and in one list at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In no list: it has no credit.
+    Out,
+    /// In its queue's turn.
+    InTurn,
+    /// Among those its owner could not take anything for.
+    PassedOver,
+}
+
+/// A link that takes messages from one queue.
+#[derive(Debug)]
+pub(super) struct Consumer<L> {
+    pub(super) owner: OwnerId,
+    pub(super) link: L,
+    pub(super) queue: QueueId,
+    pub(super) credit: u32,
+    /// Deliveries in the outbox, if it is still the outbox numbered `boxed_at`.
+    boxed: u32,
+    boxed_at: u64,
+    pub(super) settled: bool,
+    pub(super) drain: bool,
+    /// Number of the outbox in which it was last told that it is drained.
+    pub(super) drained_at: Option<u64>,
+    pub(super) place: Place,
+    /// Messages out to it, in the order of delivery.
+    pub(super) first: u32,
+    pub(super) last: u32,
+}
+
+impl<L> Consumer<L> {
+    pub(super) fn new(owner: OwnerId, link: L, queue: QueueId, settled: bool) -> Self {
+        Self {
+            owner,
+            link,
+            queue,
+            credit: 0,
+            boxed: 0,
+            boxed_at: 0,
+            settled,
+            drain: false,
+            drained_at: None,
+            place: Place::Out,
+            first: NONE,
+            last: NONE,
+        }
+    }
+
+    /// Counts a delivery into the outbox numbered `taken`.
+    pub(super) fn put_in_box(&mut self, taken: u64) {
+        self.boxed = self.boxed_in(taken) + 1;
+        self.boxed_at = taken;
+        self.credit -= 1;
+    }
+
+    /// Deliveries that are still in the outbox numbered `taken`.
+    pub(super) fn boxed_in(&self, taken: u64) -> u32 {
+        if self.boxed_at == taken { self.boxed } else { 0 }
+    }
+}
+
+/// A link that brings messages.
+#[derive(Debug)]
+pub(super) struct Producer<L> {
+    pub(super) owner: OwnerId,
+    pub(super) link: L,
+    /// The queue it is bound to; for an anonymous one the queue of its latest message.
+    pub(super) queue: Option<QueueId>,
+    pub(super) anonymous: bool,
+    /// Messages it may still send.
+    pub(super) credit: u32,
+    /// What it was last given.
+    pub(super) window: u32,
+    /// Running mean of its message sizes.
+    pub(super) mean_bytes: u64,
+    /// Already asked for credit: in a list of those to be given some, or of those waiting for room.
+    pub(super) asked: bool,
+}
+
+/// Credit of a producer that has not sent anything, so that its message size is not known.
+pub(super) const FIRST_CREDIT: u32 = 32;
+
+impl<L> Producer<L> {
+    pub(super) fn new(owner: OwnerId, link: L, queue: Option<QueueId>) -> Self {
+        Self {
+            owner,
+            link,
+            queue,
+            anonymous: queue.is_none(),
+            credit: 0,
+            window: 0,
+            mean_bytes: 0,
+            asked: false,
+        }
+    }
+
+    /// Counts a message against the credit and says whether it is time for more.
+    pub(super) fn sent(&mut self, bytes: u64) -> bool {
+        self.mean_bytes = if self.mean_bytes == 0 {
+            bytes
+        } else {
+            (self.mean_bytes * 7 + bytes) / 8
+        };
+        self.credit = self.credit.saturating_sub(1);
+        self.credit <= self.window / 2
+    }
+
+    /// The window that suits its messages.
+    pub(super) fn fitting_window(&self, messages: u32, bytes: u64) -> u32 {
+        if self.mean_bytes == 0 {
+            return messages.min(FIRST_CREDIT);
+        }
+        let by_bytes = u32::try_from(bytes / self.mean_bytes).unwrap_or(u32::MAX);
+        by_bytes.clamp(1, messages)
+    }
+}
