@@ -304,7 +304,18 @@ impl World {
                 StepEvent::PortOpened
             }
             Action::Publish { .. } => StepEvent::Published,
-            other => panic!("{other} is no step"),
+            Action::Join
+            | Action::Renew
+            | Action::Discover { .. }
+            | Action::Probe { .. }
+            | Action::Announce { .. }
+            | Action::SayGoodbye { .. }
+            | Action::Withdraw { .. }
+            | Action::ClosePort { .. }
+            | Action::Release
+            | Action::Leave
+            | Action::Note(_)
+            | Action::Exit(_) => panic!("{step} is no step"),
         }
     }
 
