@@ -115,6 +115,8 @@ struct Fate {
     out: bool,
     /// It was in memory only when the broker crashed, or was never acknowledged: it may be missing.
     may_be_lost: bool,
+    /// A consumer settled it before a crash, without hearing that this would last.
+    may_be_done: bool,
 }
 
 struct ConsumerSide {
@@ -484,7 +486,8 @@ impl World {
         self.fates.retain(|_, fate| fate.durable);
         for fate in self.fates.values_mut() {
             fate.out = false;
-            fate.may_be_lost |= !fate.acknowledged || fate.settled;
+            fate.may_be_lost |= !fate.acknowledged;
+            fate.may_be_done |= fate.settled;
             // A settlement that was not confirmed may be forgotten; one that was may not.
             fate.settled = fate.gone;
         }
@@ -525,7 +528,7 @@ impl World {
         let lost: BTreeSet<u64> = self
             .fates
             .iter()
-            .filter(|(_, fate)| !fate.settled && !fate.gone && !fate.may_be_lost)
+            .filter(|(_, fate)| !fate.settled && !fate.gone && !fate.may_be_lost && !fate.may_be_done)
             .map(|(number, _)| *number)
             .collect();
         assert!(lost.is_empty(), "lost: {lost:?}");

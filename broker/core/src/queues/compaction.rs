@@ -63,7 +63,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         if !window.reaches_below(before) {
             return;
         }
-        let ids: Vec<_> = window.ids().cloned().collect();
+        let ids: Vec<_> = window.stored_ids().cloned().collect();
         let bytes = ids.len() as u64 * 17;
         let record = Record::Duplicates { queue: queue.0, ids };
         let position = self.batches.push(record, bytes);

@@ -115,9 +115,10 @@ impl DuplicateWindow {
         self.known.clear();
     }
 
-    /// The ids, oldest first.
-    pub(super) fn ids(&self) -> impl Iterator<Item = &DuplicateId> {
-        self.order.iter().map(|(id, _)| id)
+    /// The ids of stored messages, oldest first. Those of messages in memory must be forgotten with them:
+    /// after a crash, sending such a message again has to store it.
+    pub(super) fn stored_ids(&self) -> impl Iterator<Item = &DuplicateId> {
+        self.order.iter().filter(|(_, at)| *at != 0).map(|(id, _)| id)
     }
 
     /// Whether an id that must survive lies in the journal below `position`.
@@ -127,7 +128,7 @@ impl DuplicateWindow {
 
     /// All stored ids were written again at `position`.
     pub(super) fn moved_to(&mut self, position: u64) {
-        for (_, at) in &mut self.order {
+        for (_, at) in self.order.iter_mut().filter(|(_, at)| *at != 0) {
             *at = position;
         }
     }
