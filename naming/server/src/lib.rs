@@ -1,1 +1,26 @@
-//! placeholder
+//! The naming server: one port for HTTP and RESP over a replicated, durable directory.
+//!
+//! It drives the rules of `naming/core`: sockets, clock, log and snapshots are here, and no rule is. A request
+//! travels door -> dispatcher -> log -> state machine -> published root -> answer; reads stop at the published
+//! root.
+//!
+//! Invariants: what was acknowledged is durable on a majority; a failing disk ends writes, never lookups;
+//! every wait, buffer and count has a bound.
+
+mod dispatch;
+mod door;
+mod error;
+mod http;
+mod hub;
+mod identity;
+mod leases;
+mod mailbox;
+mod options;
+mod replica;
+mod resp;
+mod server;
+mod state;
+
+pub use error::{StartError, StopReason};
+pub use options::{Limits, NamingOptions, Storage};
+pub use server::Server;

@@ -1,0 +1,282 @@
+//! The one place where requests are answered, whichever door they came through.
+//!
+//! It decides who answers: the published state, the log, or the leases. What an answer says is decided by the
+//! directory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use daymark_naming_proto::{
+    GroupName, LeaseId, MemberName, Name, NamingError, ReadOptions, Request, Revision, Scope, Status, Write,
+    WriteRequest, Written,
+};
+use tokio::sync::{Semaphore, watch};
+
+use crate::hub::{Hub, Watching};
+use crate::identity::Identity;
+use crate::leases::Leases;
+use crate::mailbox::Mailbox;
+use crate::options::Limits;
+use crate::replica::{Pending, Replica, Standing};
+use crate::state::{Encoded, Published, State, to_json};
+
+/// What a request is answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The JSON document.
+    pub(crate) json: Bytes,
+    /// The revision of the state that was read or written.
+    pub(crate) revision: Revision,
+    /// The revision of the binding, where the document is one.
+    pub(crate) binding: Option<Revision>,
+}
+
+/// What happened since the start.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) http_requests: AtomicU64,
+    pub(crate) resp_commands: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) connections: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Answers requests.
+pub(crate) struct Dispatcher {
+    pub(crate) state: Arc<State>,
+    pub(crate) replica: Replica,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) identity: Identity,
+    pub(crate) limits: Limits,
+    pub(crate) counters: Counters,
+    pub(crate) waiters: Semaphore,
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+impl Dispatcher {
+    /// Answers a request that has one answer.
+    ///
+    /// # Errors
+    /// Whatever the directory answers, and `Lagging`, `TimedOut`, `LimitExceeded` or `ServiceUnavailable`.
+    pub(crate) async fn ask(&self, request: Request) -> Result<Answer, NamingError> {
+        match request {
+            Request::Lookup { name, options } => self.read(&options, |root| lookup(root, &name)).await,
+            Request::LookupLink { name, options } => {
+                self.read(&options, |root| {
+                    let binding = Encoded::new(root.directory.lookup_link(&name)?);
+                    binding_answer(root, &binding)
+                })
+                .await
+            }
+            Request::List { name, options } => self.list(&name, &options, false).await,
+            Request::ListBindings { name, options } => self.list(&name, &options, true).await,
+            Request::Groups => self.now(|root| document(root, &root.directory.groups())),
+            Request::Group { group } => self.now(|root| document(root, &root.directory.group(&group)?)),
+            Request::Status => self.now(|root| document(root, &self.status(root))),
+            Request::Renew { group, member, lease } => self.renew(&group, &member, lease),
+            Request::Watch { .. } => Err(NamingError::invalid("a watch has more than one answer")),
+            Request::Write(write) => {
+                let pending = self.begin(write).await?;
+                self.finish(pending).await
+            }
+        }
+    }
+
+    /// Returns when the server stops.
+    pub(crate) async fn stops(&self) {
+        let mut stopping = self.stopping.clone();
+        // A sender that is gone means the same.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    }
+
+    /// The state now. Not to be held across a wait.
+    pub(crate) fn root(&self) -> arc_swap::Guard<Arc<Published>> {
+        self.state.load()
+    }
+
+    /// Term and leader as this node knows them.
+    pub(crate) fn standing(&self) -> Standing {
+        self.replica.standing()
+    }
+
+    /// Puts a write into the log. Writes are committed in the order in which they were begun.
+    ///
+    /// # Errors
+    /// `ServiceUnavailable`: nothing was stored.
+    pub(crate) async fn begin(&self, request: WriteRequest) -> Result<Pending, NamingError> {
+        if matches!(request.write, Write::EndLease { .. }) {
+            return Err(NamingError::NotSupported {
+                what: "ending a lease from outside".to_owned(),
+            });
+        }
+        self.replica.begin(request.op, request.write).await
+    }
+
+    /// Waits for what became of a write.
+    ///
+    /// # Errors
+    /// What the directory answers, `TimedOut` where the outcome is unknown, or `ServiceUnavailable`.
+    pub(crate) async fn finish(&self, pending: Pending) -> Result<Answer, NamingError> {
+        let written: Written = self.replica.finish(pending).await?;
+        Ok(Answer {
+            json: to_json(&written)?,
+            revision: written.revision,
+            binding: None,
+        })
+    }
+
+    /// Begins a watch whose events go to `mailbox`.
+    ///
+    /// # Errors
+    /// `Lagging`, `LimitExceeded` or `ServiceUnavailable`.
+    pub(crate) fn watch(
+        &self,
+        name: Name,
+        scope: Scope,
+        from: Option<Revision>,
+        mailbox: Arc<Mailbox>,
+    ) -> Result<Watching, NamingError> {
+        self.hub.watch(name, scope, from, mailbox)
+    }
+
+    async fn list(&self, name: &Name, options: &ReadOptions, bindings: bool) -> Result<Answer, NamingError> {
+        self.read(options, |root| {
+            document(root, &root.directory.list(name, bindings)?)
+        })
+        .await
+    }
+
+    fn status(&self, root: &Published) -> Status {
+        let standing = self.standing();
+        Status {
+            cluster_id: self.identity.cluster_id.clone(),
+            node: self.identity.node,
+            term: standing.term,
+            leader: standing.leader,
+            revision: root.revision(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// The membership is checked against the state, then extended: an end on its way wins.
+    fn renew(&self, group: &GroupName, member: &MemberName, lease: LeaseId) -> Result<Answer, NamingError> {
+        self.replica.check_leads()?;
+        let root = self.root();
+        let renewed = root.directory.renewal(group, member, lease)?;
+        if !self.leases.renew(group, member, lease, Instant::now()) {
+            return Err(NamingError::LeaseEnded {
+                group: group.clone(),
+                member: member.clone(),
+                lease,
+            });
+        }
+        document(&root, &renewed)
+    }
+
+    fn now(
+        &self,
+        answer: impl FnOnce(&Published) -> Result<Answer, NamingError>,
+    ) -> Result<Answer, NamingError> {
+        answer(&self.root())
+    }
+
+    async fn read(
+        &self,
+        options: &ReadOptions,
+        answer: impl Fn(&Published) -> Result<Answer, NamingError>,
+    ) -> Result<Answer, NamingError> {
+        if options.strong {
+            self.replica.barrier().await?;
+        }
+        let first = attempt(&self.root(), options, &answer);
+        match (first, options.wait_ms) {
+            (Err(error), Some(wait_ms)) if is_worth_waiting(&error) => {
+                let wait = Duration::from_millis(wait_ms).min(self.limits.wait_max);
+                self.wait(options, answer, wait).await
+            }
+            (first, _) => first,
+        }
+    }
+
+    /// Tries again at every revision, until `wait` is over.
+    async fn wait(
+        &self,
+        options: &ReadOptions,
+        answer: impl Fn(&Published) -> Result<Answer, NamingError>,
+        wait: Duration,
+    ) -> Result<Answer, NamingError> {
+        let deadline = tokio::time::Instant::now() + wait;
+        let permit = self.waiters.try_acquire();
+        let _permit = permit.map_err(|_| NamingError::LimitExceeded {
+            what: "lookups that wait".to_owned(),
+            limit: self.limits.waiters_max as u64,
+        })?;
+        let mut revisions = self.state.revisions();
+        loop {
+            revisions.borrow_and_update();
+            let answered = attempt(&self.root(), options, &answer);
+            match &answered {
+                Err(error) if is_worth_waiting(error) => {}
+                Ok(_) | Err(_) => return answered,
+            }
+            tokio::select! {
+                changed = revisions.changed() => if changed.is_err() { return answered },
+                () = tokio::time::sleep_until(deadline) => return answered,
+                () = self.stops() => {
+                    return Err(NamingError::ServiceUnavailable { reason: "this server stops".to_owned() });
+                }
+            }
+        }
+    }
+}
+
+/// Whether a later revision may answer better.
+fn is_worth_waiting(error: &NamingError) -> bool {
+    matches!(
+        error,
+        NamingError::NameNotFound { .. } | NamingError::NameUnavailable { .. } | NamingError::Lagging { .. }
+    )
+}
+
+fn attempt(
+    root: &Published,
+    options: &ReadOptions,
+    answer: impl Fn(&Published) -> Result<Answer, NamingError>,
+) -> Result<Answer, NamingError> {
+    match options.min_revision {
+        Some(want) if root.revision() < want => Err(NamingError::Lagging {
+            have: root.revision(),
+            want,
+        }),
+        Some(_) | None => answer(root),
+    }
+}
+
+fn lookup(root: &Published, name: &Name) -> Result<Answer, NamingError> {
+    binding_answer(root, &*root.lookup(name)?)
+}
+
+/// The answer of a lookup that found `binding`.
+pub(crate) fn binding_answer(root: &Published, binding: &Encoded) -> Result<Answer, NamingError> {
+    Ok(Answer {
+        json: binding.json()?,
+        revision: root.revision(),
+        binding: Some(binding.revision()),
+    })
+}
+
+fn document<T: serde::Serialize>(root: &Published, value: &T) -> Result<Answer, NamingError> {
+    Ok(Answer {
+        json: to_json(value)?,
+        revision: root.revision(),
+        binding: None,
+    })
+}

@@ -1,0 +1,121 @@
+//! Bodies of HTTP requests: bounded in bytes and time, JSON, no unknown keys.
+
+use axum::body::Body;
+use bytes::Bytes;
+use daymark_naming_proto::{
+    Attributes, Epoch, Evidence, Export, JoinRequest, LeaseId, MemberName, NamingError, Object,
+    WithdrawReason,
+};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::problem::Problem;
+use crate::options::Limits;
+
+/// Reads a body.
+///
+/// # Errors
+/// 413 when it is too large, 408 when it does not arrive in time, 400 when it breaks off.
+pub(super) async fn read(body: Body, limits: &Limits) -> Result<Bytes, Problem> {
+    let collecting = Limited::new(body, limits.request_bytes_max).collect();
+    match tokio::time::timeout(limits.header_timeout, collecting).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::with(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            NamingError::LimitExceeded {
+                what: "bytes of a request body".to_owned(),
+                limit: limits.request_bytes_max as u64,
+            },
+        )),
+        Ok(Err(error)) => Err(NamingError::invalid(format!("the body breaks off: {error}")).into()),
+        Err(_) => Err(Problem::with(
+            StatusCode::REQUEST_TIMEOUT,
+            NamingError::invalid("the body did not arrive in time"),
+        )),
+    }
+}
+
+/// A JSON body.
+///
+/// # Errors
+/// `InvalidRequest` with the place and the reason.
+pub(super) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, NamingError> {
+    serde_json::from_slice(body).map_err(|error| NamingError::invalid(format!("body: {error}")))
+}
+
+/// What is to be bound: the object itself, or `{"object": …, "attributes": …}`.
+///
+/// # Errors
+/// `InvalidRequest` with the place and the reason.
+pub(super) fn bound(body: &[u8]) -> Result<(Object, Option<Attributes>), NamingError> {
+    if !has_key(body, "object") {
+        return Ok((Object::from_json(body)?, None));
+    }
+    let bound: Bound = json(body)?;
+    Ok((bound.object, bound.attributes))
+}
+
+fn has_key(body: &[u8], key: &str) -> bool {
+    serde_json::from_slice::<std::collections::BTreeMap<String, &RawValue>>(body)
+        .is_ok_and(|fields| fields.contains_key(key))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bound {
+    object: Object,
+    #[serde(default)]
+    attributes: Option<Attributes>,
+}
+
+/// A subcontext to be made.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Subcontext {
+    #[serde(default)]
+    pub(super) attributes: Attributes,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Join {
+    pub(super) member: MemberName,
+    pub(super) join: JoinRequest,
+}
+
+/// A leave or a renewal.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Membership {
+    pub(super) member: MemberName,
+    pub(super) lease: LeaseId,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Claim {
+    pub(super) member: MemberName,
+    #[serde(default)]
+    pub(super) store_epoch: Epoch,
+    pub(super) evidence: Evidence,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Publish {
+    pub(super) member: MemberName,
+    pub(super) epoch: Epoch,
+    pub(super) exports: Vec<Export>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Withdraw {
+    pub(super) epoch: Epoch,
+    pub(super) reason: WithdrawReason,
+    #[serde(default)]
+    pub(super) eta_ms: Option<u64>,
+}

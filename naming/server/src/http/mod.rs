@@ -1,0 +1,142 @@
+//! The HTTP door: HTTP/1.1 and HTTP/2, readable with curl.
+//!
+//! A plain lookup is answered before any routing; everything else goes through the router. Every answer
+//! carries the revision, the term and the cluster id.
+
+mod body;
+mod prefixed;
+mod problem;
+mod routes;
+mod text;
+mod watch;
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpStream;
+use tower::ServiceExt;
+
+use self::prefixed::Prefixed;
+use crate::dispatch::{Counters, Dispatcher};
+
+/// The revision of the state that was read or written.
+pub(crate) const REVISION: HeaderName = HeaderName::from_static("daymark-revision");
+/// The Raft term as this server knows it.
+const TERM: HeaderName = HeaderName::from_static("daymark-term");
+/// The cluster that answered.
+const CLUSTER_ID: HeaderName = HeaderName::from_static("daymark-cluster-id");
+/// The client's identity of a write.
+pub(crate) const OP_ID: HeaderName = HeaderName::from_static("daymark-op-id");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// Requests of one HTTP/2 connection at a time.
+const STREAMS_MAX: u32 = 256;
+
+type Answered = Response<Either<Full<Bytes>, Body>>;
+
+/// What every HTTP connection shares.
+pub(crate) struct Api {
+    dispatcher: Arc<Dispatcher>,
+    router: Router,
+    connections: auto::Builder<TokioExecutor>,
+    cluster_id: HeaderValue,
+}
+
+impl Api {
+    pub(crate) fn new(dispatcher: Arc<Dispatcher>) -> Self {
+        let limits = &dispatcher.limits;
+        let mut connections = auto::Builder::new(TokioExecutor::new());
+        connections
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_timeout)
+            .max_buf_size(limits.head_bytes_max.max(8 << 10))
+            .pipeline_flush(true);
+        let head_bytes_max = u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX);
+        connections
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(head_bytes_max)
+            .keep_alive_interval(limits.keepalive)
+            .keep_alive_timeout(limits.stall_timeout);
+        let cluster_id = HeaderValue::from_str(&dispatcher.identity.cluster_id);
+        Self {
+            router: routes::router(dispatcher.clone()),
+            dispatcher,
+            connections,
+            cluster_id: cluster_id.unwrap_or(HeaderValue::from_static("unknown")),
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Answered, Infallible> {
+        Counters::count(&self.dispatcher.counters.http_requests);
+        let mut response = match self.straight(&request) {
+            Some(response) => response,
+            None => {
+                let routed = self.router.clone().oneshot(request.map(Body::new)).await;
+                routed.unwrap_or_else(|never| match never {}).map(Either::Right)
+            }
+        };
+        self.stamp(&mut response);
+        Ok(response)
+    }
+
+    /// The most frequent question: a name as it is printed, nothing else asked.
+    fn straight(&self, request: &Request<Incoming>) -> Option<Answered> {
+        if request.method() != Method::GET || request.uri().query().is_some() {
+            return None;
+        }
+        let text = request.uri().path().strip_prefix("/v1/names/")?;
+        let text = text::decoded(text).ok()?;
+        let root = self.dispatcher.root();
+        let binding = root.straight(&text)?;
+        let json = binding.json().ok()?;
+        let mut response = Response::new(Either::Left(Full::new(json)));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, JSON);
+        headers.insert(ETAG, text::etag(binding.revision()));
+        headers.insert(REVISION, HeaderValue::from(root.revision().0));
+        Some(response)
+    }
+
+    fn stamp(&self, response: &mut Answered) {
+        let headers = response.headers_mut();
+        if !headers.contains_key(REVISION) {
+            headers.insert(REVISION, HeaderValue::from(self.dispatcher.root().revision().0));
+        }
+        headers.insert(TERM, HeaderValue::from(self.dispatcher.standing().term));
+        headers.insert(CLUSTER_ID, self.cluster_id.clone());
+    }
+}
+
+/// Serves one connection of which `first` was already read.
+pub(crate) async fn serve(stream: TcpStream, first: Bytes, api: Arc<Api>) -> io::Result<()> {
+    let stream = TokioIo::new(Prefixed::new(first, stream));
+    let answering = api.clone();
+    let service = service_fn(move |request| {
+        let api = answering.clone();
+        async move { api.answer(request).await }
+    });
+    let mut connection = pin!(api.connections.serve_connection(stream, service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = api.dispatcher.stops() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    ended.map_err(io::Error::other)
+}

@@ -1,0 +1,322 @@
+//! Who watches what, and the way of every change to them.
+//!
+//! Each change set is filtered and encoded once for every watched place it touches, and the same bytes go to
+//! all who watch there. Invariant: a watcher gets every change set after its start that touches what it
+//! watches, once, whole and in order, or is told `Compacted` and nothing more.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use daymark_naming_proto::{Change, ChangeSet, Name, NamingError, Revision, Scope, WatchMessage};
+
+use crate::mailbox::{Event, Mailbox};
+use crate::state::{Published, State};
+
+/// Watchers who are asked to act on a change within one millisecond.
+const WATCHERS_PER_MS: u64 = 10;
+/// The longest window in which watchers are asked to act.
+const SPREAD_MS_MAX: u64 = 2_000;
+
+/// The watches of this server.
+pub(crate) struct Hub {
+    registry: Mutex<Registry>,
+    state: Arc<State>,
+    watches_max: usize,
+}
+
+type Place = BTreeMap<u64, Registered>;
+
+#[derive(Default)]
+struct Registry {
+    object: BTreeMap<Name, Place>,
+    one_level: BTreeMap<Name, Place>,
+    subtree: BTreeMap<Name, Place>,
+    count: usize,
+    last_id: u64,
+    closed: bool,
+}
+
+struct Registered {
+    mailbox: Arc<Mailbox>,
+    /// Changes up to this revision it has otherwise.
+    after: Revision,
+}
+
+/// A watch that goes on until this is dropped.
+pub(crate) struct Ticket {
+    hub: Arc<Hub>,
+    id: u64,
+    name: Name,
+    scope: Scope,
+}
+
+impl Ticket {
+    /// The number under which events of the watch come.
+    pub(crate) const fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.hub.registry().remove(self.scope, &self.name, self.id);
+    }
+}
+
+/// A watch that begins: what comes first, then whatever is in the mailbox.
+pub(crate) struct Watching {
+    pub(crate) ticket: Ticket,
+    pub(crate) first: std::vec::IntoIter<WatchMessage>,
+}
+
+impl Registry {
+    fn places(&mut self, scope: Scope) -> &mut BTreeMap<Name, Place> {
+        match scope {
+            Scope::Object => &mut self.object,
+            Scope::OneLevel => &mut self.one_level,
+            Scope::Subtree => &mut self.subtree,
+        }
+    }
+
+    fn remove(&mut self, scope: Scope, name: &Name, id: u64) {
+        let places = self.places(scope);
+        let Some(place) = places.get_mut(name) else {
+            return;
+        };
+        let removed = place.remove(&id).is_some();
+        if place.is_empty() {
+            places.remove(name);
+        }
+        self.count -= usize::from(removed);
+    }
+
+    /// The watched places that a change touches.
+    fn touched(&self, name: &Name) -> Vec<(Scope, Name)> {
+        let mut touched = Vec::new();
+        if self.object.contains_key(name) {
+            touched.push((Scope::Object, name.clone()));
+        }
+        if !self.one_level.is_empty()
+            && let Some(above) = name.parent()
+            && self.one_level.contains_key(&above)
+        {
+            touched.push((Scope::OneLevel, above));
+        }
+        if !self.subtree.is_empty() {
+            let above = (0..=name.components().len()).map(|count| name.prefix(count));
+            let watched = above.filter(|prefix| self.subtree.contains_key(prefix));
+            touched.extend(watched.map(|prefix| (Scope::Subtree, prefix)));
+        }
+        touched
+    }
+}
+
+impl Hub {
+    pub(crate) fn new(state: Arc<State>, watches_max: usize) -> Self {
+        Self {
+            registry: Mutex::default(),
+            state,
+            watches_max,
+        }
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        // No change is ever half done when something panics.
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches at this time.
+    pub(crate) fn count(&self) -> usize {
+        self.registry().count
+    }
+
+    /// Begins a watch whose events go to `mailbox`.
+    ///
+    /// # Errors
+    /// `Lagging` when `from` lies in the future, `LimitExceeded`, or `ServiceUnavailable` while it stops.
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        name: Name,
+        scope: Scope,
+        from: Option<Revision>,
+        mailbox: Arc<Mailbox>,
+    ) -> Result<Watching, NamingError> {
+        let (ticket, published) = self.register(name, scope, mailbox)?;
+        let first = match from {
+            None => published.directory.watch_state(&ticket.name, scope),
+            Some(from) => resumed(&published, &ticket.name, scope, from)?,
+        };
+        Ok(Watching {
+            ticket,
+            first: first.into_iter(),
+        })
+    }
+
+    /// The root is read while the registry is locked: whatever is delivered before is in it, whatever is newer
+    /// is delivered after.
+    fn register(
+        self: &Arc<Self>,
+        name: Name,
+        scope: Scope,
+        mailbox: Arc<Mailbox>,
+    ) -> Result<(Ticket, Arc<Published>), NamingError> {
+        let mut registry = self.registry();
+        if registry.closed {
+            return Err(NamingError::ServiceUnavailable {
+                reason: "this server stops".to_owned(),
+            });
+        }
+        if registry.count >= self.watches_max {
+            return Err(NamingError::LimitExceeded {
+                what: "watches of this server".to_owned(),
+                limit: self.watches_max as u64,
+            });
+        }
+        let published = self.state.load_full();
+        registry.last_id += 1;
+        registry.count += 1;
+        let id = registry.last_id;
+        let after = published.revision();
+        let place = registry.places(scope).entry(name.clone()).or_default();
+        place.insert(id, Registered { mailbox, after });
+        drop(registry);
+        let hub = self.clone();
+        Ok((Ticket { hub, id, name, scope }, published))
+    }
+
+    /// Sends one change set to everybody it concerns. `oldest` is for those who cannot take it.
+    fn deliver(&self, set: &ChangeSet, oldest: Revision) {
+        let mut registry = self.registry();
+        if registry.count == 0 {
+            return;
+        }
+        let mut by_place: BTreeMap<(Name, &'static str), (Scope, Vec<Change>)> = BTreeMap::new();
+        for change in &set.changes {
+            for (scope, place) in registry.touched(&change.name) {
+                let entry = by_place.entry((place, scope.as_str()));
+                entry
+                    .or_insert_with(|| (scope, Vec::new()))
+                    .1
+                    .push(change.clone());
+            }
+        }
+        for ((name, _), (scope, changes)) in by_place {
+            let slow = deliver_at(registry.places(scope).get(&name), set.revision, changes, oldest);
+            for id in slow {
+                registry.remove(scope, &name, id);
+            }
+        }
+    }
+
+    /// Ends every watch with `Compacted`.
+    fn end_all(&self, oldest: Revision) {
+        let mut registry = self.registry();
+        let Some(event) = compacted(oldest) else {
+            return;
+        };
+        for scope in [Scope::Object, Scope::OneLevel, Scope::Subtree] {
+            for (id, registered) in std::mem::take(registry.places(scope)).into_values().flatten() {
+                let _ = registered.mailbox.push(id, &event);
+            }
+        }
+        registry.count = 0;
+    }
+
+    /// Ends every watch without a word, and begins none any more.
+    pub(crate) fn close(&self) {
+        let mut registry = self.registry();
+        registry.closed = true;
+        for scope in [Scope::Object, Scope::OneLevel, Scope::Subtree] {
+            for registered in registry.places(scope).values().flat_map(BTreeMap::values) {
+                registered.mailbox.close();
+            }
+        }
+    }
+}
+
+/// Sends the changes of one place to its watchers and returns those that were too slow.
+fn deliver_at(place: Option<&Place>, revision: Revision, changes: Vec<Change>, oldest: Revision) -> Vec<u64> {
+    let Some(place) = place else {
+        return Vec::new();
+    };
+    let message = WatchMessage::Changed {
+        revision,
+        changes,
+        spread_ms: (place.len() as u64 / WATCHERS_PER_MS).min(SPREAD_MS_MAX),
+    };
+    let event = match Event::of(&message) {
+        Ok(event) => Arc::new(event),
+        Err(error) => {
+            tracing::error!(%revision, %error, "a change cannot be told");
+            return Vec::new();
+        }
+    };
+    let mut slow = Vec::new();
+    for (&id, registered) in place {
+        if registered.after < revision && registered.mailbox.push(id, &event).is_err() {
+            slow.push(id);
+            if let Some(last) = compacted(oldest) {
+                let _ = registered.mailbox.push(id, &last);
+            }
+        }
+    }
+    slow
+}
+
+fn compacted(oldest: Revision) -> Option<Arc<Event>> {
+    Event::of(&WatchMessage::Compacted { oldest }).ok().map(Arc::new)
+}
+
+/// What a watch that resumes has missed.
+fn resumed(
+    published: &Published,
+    name: &Name,
+    scope: Scope,
+    from: Revision,
+) -> Result<Vec<WatchMessage>, NamingError> {
+    let sets = match published.directory.changes_after(from) {
+        Ok(sets) => sets,
+        Err(NamingError::Compacted { oldest, .. }) => return Ok(vec![WatchMessage::Compacted { oldest }]),
+        Err(error) => return Err(error),
+    };
+    let missed = sets.filter_map(|set| {
+        let covered = set
+            .changes
+            .iter()
+            .filter(|change| scope.covers(name, &change.name));
+        let changes: Vec<Change> = covered.cloned().collect();
+        (!changes.is_empty()).then_some(WatchMessage::Changed {
+            revision: set.revision,
+            changes,
+            spread_ms: 0,
+        })
+    });
+    Ok(missed.collect())
+}
+
+/// Follows the state and delivers every change, in order. Runs until it is dropped.
+pub(crate) async fn follow(hub: Arc<Hub>, from: Revision) {
+    let mut revisions = hub.state.revisions();
+    let mut delivered = from;
+    loop {
+        let published = hub.state.load_full();
+        let oldest = published.directory.oldest_resumable();
+        match published.directory.changes_after(delivered) {
+            Ok(sets) => {
+                for set in sets {
+                    hub.deliver(&set, oldest);
+                    tokio::task::consume_budget().await;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "changes came faster than they could be told");
+                hub.end_all(oldest);
+            }
+        }
+        delivered = published.revision();
+        drop(published);
+        if revisions.changed().await.is_err() {
+            return;
+        }
+    }
+}

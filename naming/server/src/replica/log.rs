@@ -1,0 +1,349 @@
+//! The Raft log on the journal.
+//!
+//! Entries since the last purge are also in memory, so that nothing is ever read back from the disk while
+//! the server runs. The journal holds what happened, in order: entries, votes, truncations, purges and the
+//! last committed entry. Reading it from the beginning gives the log.
+//!
+//! Invariant: an entry, a vote or a truncation is reported as stored only after the journal's own
+//! acknowledgement. The committed entry rides along with the next batch: it is older than the truth after
+//! a crash, never newer.
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use daymark_journal::{Batch, Journal, JournalError, Record, Seqs};
+use openraft::entry::RaftEntry;
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{OptionalSend, RaftLogReader};
+use tokio::sync::{Notify, oneshot};
+
+use super::types::{Entry, LogId, TypeConfig, Vote};
+
+/// Record kinds in the journal.
+mod kind {
+    pub(super) const ENTRY: u8 = 1;
+    pub(super) const VOTE: u8 = 2;
+    pub(super) const TRUNCATE: u8 = 3;
+    pub(super) const PURGE: u8 = 4;
+    pub(super) const COMMITTED: u8 = 5;
+}
+
+/// The log as recovery builds it and as it is kept in memory.
+#[derive(Default)]
+pub(crate) struct Log {
+    /// Consecutive entries after `purged`.
+    entries: VecDeque<Kept>,
+    purged: Option<LogId>,
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+    /// Whether `committed` is newer than what the journal knows.
+    committed_pending: bool,
+    /// Bytes of the entries in memory, as they are encoded.
+    bytes: u64,
+}
+
+struct Kept {
+    entry: Entry,
+    seq: u64,
+    bytes: u64,
+}
+
+/// A record of the journal that cannot be understood.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct BadRecord(String);
+
+impl Log {
+    /// Takes one record of the journal, in order.
+    pub(crate) fn replay(&mut self, record: &Record<'_>) -> Result<(), BadRecord> {
+        match record.kind {
+            kind::ENTRY => self.replay_entry(decode(record)?, record.seq, record.body.len() as u64),
+            kind::VOTE => {
+                self.vote = decode(record)?;
+                Ok(())
+            }
+            kind::TRUNCATE => {
+                self.truncate_after(decode(record)?);
+                Ok(())
+            }
+            kind::PURGE => {
+                let upto: LogId = decode(record)?;
+                if self.purged.as_ref() < Some(&upto) {
+                    self.purge(upto);
+                }
+                Ok(())
+            }
+            kind::COMMITTED => {
+                self.committed = decode(record)?;
+                Ok(())
+            }
+            other => Err(BadRecord(format!("unknown kind {other}"))),
+        }
+    }
+
+    /// Entries that were purged may come first, where their segment was not yet released.
+    fn replay_entry(&mut self, entry: Entry, seq: u64, bytes: u64) -> Result<(), BadRecord> {
+        let index = entry.index();
+        let next = self.next_index();
+        if self.entries.is_empty() && self.purged.is_none() {
+            // The beginning of what the journal still has; the purge that made it so follows.
+        } else if index < next {
+            return Ok(());
+        } else if index > next {
+            return Err(BadRecord(format!(
+                "entry {index} follows entry {}",
+                next.saturating_sub(1)
+            )));
+        }
+        self.push(entry, seq, bytes);
+        Ok(())
+    }
+
+    fn push(&mut self, entry: Entry, seq: u64, bytes: u64) {
+        self.bytes += bytes;
+        self.entries.push_back(Kept { entry, seq, bytes });
+    }
+
+    fn first_index(&self) -> Option<u64> {
+        self.entries.front().map(|kept| kept.entry.index())
+    }
+
+    fn next_index(&self) -> u64 {
+        match self.entries.back() {
+            Some(kept) => kept.entry.index() + 1,
+            None => self.purged.map_or(0, |id| id.index() + 1),
+        }
+    }
+
+    fn truncate_after(&mut self, last: Option<LogId>) {
+        let keep_below = last.map_or(0, |id| id.index() + 1);
+        while self
+            .entries
+            .back()
+            .is_some_and(|kept| kept.entry.index() >= keep_below)
+        {
+            if let Some(kept) = self.entries.pop_back() {
+                self.bytes -= kept.bytes;
+            }
+        }
+    }
+
+    fn purge(&mut self, upto: LogId) {
+        while self
+            .entries
+            .front()
+            .is_some_and(|kept| kept.entry.index() <= upto.index())
+        {
+            if let Some(kept) = self.entries.pop_front() {
+                self.bytes -= kept.bytes;
+            }
+        }
+        self.purged = Some(upto);
+    }
+
+    fn last_id(&self) -> Option<LogId> {
+        self.entries
+            .back()
+            .map_or(self.purged, |kept| Some(kept.entry.log_id()))
+    }
+
+    fn range(&self, range: &impl RangeBounds<u64>) -> Vec<Entry> {
+        let Some(first) = self.first_index() else {
+            return Vec::new();
+        };
+        let from = match range.start_bound() {
+            Bound::Included(&at) => at,
+            Bound::Excluded(&at) => at + 1,
+            Bound::Unbounded => 0,
+        }
+        .max(first);
+        let to = match range.end_bound() {
+            Bound::Included(&at) => at + 1,
+            Bound::Excluded(&at) => at,
+            Bound::Unbounded => u64::MAX,
+        }
+        .min(self.next_index());
+        if from >= to {
+            return Vec::new();
+        }
+        let at = |index: u64| usize::try_from(index - first).unwrap_or(usize::MAX);
+        self.entries
+            .range(at(from)..at(to))
+            .map(|kept| kept.entry.clone())
+            .collect()
+    }
+
+    /// Adds what the journal must know besides, and does not yet.
+    fn add_committed(&mut self, batch: &mut Batch) -> io::Result<()> {
+        if self.committed_pending {
+            batch.push(kind::COMMITTED, &[&encode(&self.committed)?]);
+            self.committed_pending = false;
+        }
+        Ok(())
+    }
+}
+
+fn decode<'a, T: serde::Deserialize<'a>>(record: &Record<'a>) -> Result<T, BadRecord> {
+    postcard::from_bytes(record.body).map_err(|error| BadRecord(format!("kind {}: {error}", record.kind)))
+}
+
+fn encode<T: serde::Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    postcard::to_stdvec(value).map_err(io::Error::other)
+}
+
+/// The log store: a handle, cloned for every reader.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    log: Arc<Mutex<Log>>,
+    journal: Journal,
+    /// Told when the log in memory passes `bytes_max`.
+    full: Arc<Notify>,
+    bytes_max: u64,
+}
+
+impl LogStore {
+    pub(crate) fn new(log: Log, journal: Journal, bytes_max: u64, full: Arc<Notify>) -> Self {
+        Self {
+            log: Arc::new(Mutex::new(log)),
+            journal,
+            full,
+            bytes_max,
+        }
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        // Every change of the log is complete before anything that could panic.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes one batch and waits until it is durable.
+    async fn store(&self, batch: Batch) -> io::Result<Seqs> {
+        let (sender, answer) = oneshot::channel();
+        let seqs = self
+            .journal
+            .submit(batch, move |result| {
+                // Nobody waits any more when the replica is gone.
+                let _ = sender.send(result);
+            })
+            .map_err(io::Error::other)?;
+        match answer.await {
+            Ok(result) => result.map(|_| seqs).map_err(io::Error::other),
+            Err(_) => Err(io::Error::other(
+                self.journal.failed().unwrap_or(JournalError::Closed),
+            )),
+        }
+    }
+
+    /// Encodes and submits entries, and keeps them readable. `callback` runs once they are durable.
+    fn submit(&self, entries: Vec<Entry>, callback: IOFlushed<TypeConfig>) -> io::Result<()> {
+        let mut log = self.log();
+        let mut batch = Batch::new();
+        let mut sizes = Vec::with_capacity(entries.len());
+        for entry in &entries {
+            let body = encode(entry)?;
+            sizes.push(body.len() as u64);
+            batch.push(kind::ENTRY, &[&body]);
+        }
+        log.add_committed(&mut batch)?;
+        let seqs = self
+            .journal
+            .submit(batch, move |result| {
+                callback.io_completed(result.map(|_| ()).map_err(io::Error::other));
+            })
+            .map_err(io::Error::other)?;
+        for (seq, (entry, bytes)) in (seqs.first..).zip(entries.into_iter().zip(sizes)) {
+            log.push(entry, seq, bytes);
+        }
+        if log.bytes > self.bytes_max {
+            self.full.notify_one();
+        }
+        Ok(())
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        Ok(self.log().range(&range))
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.log().vote)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let log = self.log();
+        Ok(LogState {
+            last_purged_log_id: log.purged,
+            last_log_id: log.last_id(),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let mut batch = Batch::new();
+        batch.push(kind::VOTE, &[&encode(&Some(*vote))?]);
+        self.log().vote = Some(*vote);
+        self.store(batch).await.map(|_| ())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        let mut log = self.log();
+        log.committed = committed;
+        log.committed_pending = true;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.log().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        if entries.is_empty() {
+            callback.io_completed(Ok(()));
+            return Ok(());
+        }
+        self.submit(entries, callback)
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        let mut batch = Batch::new();
+        batch.push(kind::TRUNCATE, &[&encode(&last_log_id)?]);
+        self.log().truncate_after(last_log_id);
+        self.store(batch).await.map(|_| ())
+    }
+
+    /// What stays needed is written again, so that every segment before the first kept entry can go.
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        let mut batch = Batch::new();
+        batch.push(kind::PURGE, &[&encode(&log_id)?]);
+        let first_kept = {
+            let mut log = self.log();
+            log.purge(log_id);
+            batch.push(kind::VOTE, &[&encode(&log.vote)?]);
+            log.committed_pending = true;
+            log.add_committed(&mut batch)?;
+            log.entries.front().map(|kept| kept.seq)
+        };
+        let seqs = self.store(batch).await?;
+        self.journal.release_before(first_kept.unwrap_or(seqs.first));
+        Ok(())
+    }
+}

@@ -1,0 +1,215 @@
+//! The state machine: committed entries, in order, into the directory.
+//!
+//! One task runs it. After each batch it publishes a new root, and only then answers those who wait, so that
+//! whoever is answered finds the write in whatever it reads next.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use daymark_naming_core::{Command, Directory};
+use daymark_naming_proto::{NamingError, Write, Written};
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
+use openraft::{BasicNode, EntryPayload, OptionalSend, RaftSnapshotBuilder, StoredMembership};
+
+use super::snapshot::{SnapshotDir, SnapshotFile};
+use super::types::{Entry, LogId, Membership, Outcome, SnapshotMeta, TypeConfig};
+use crate::leases::Leases;
+use crate::state::{Published, State};
+
+/// How many entries are applied before their root is published, when more are waiting.
+const BATCH_MAX: usize = 512;
+
+type Committed = openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>;
+type MachineSnapshot = Snapshot<Committed, u64, BasicNode, SnapshotFile>;
+
+/// The state machine of one replica.
+pub(crate) struct Machine {
+    working: Published,
+    last_applied: Option<LogId>,
+    membership: Membership,
+    state: Arc<State>,
+    leases: Arc<Leases>,
+    snapshots: SnapshotDir,
+}
+
+/// Those who wait for a batch, and what else follows it.
+#[derive(Default)]
+struct Aftermath {
+    answers: Vec<(ApplyResponder<TypeConfig>, Outcome)>,
+    memberships_changed: bool,
+    applied: usize,
+}
+
+impl Machine {
+    pub(crate) fn new(
+        empty: Directory,
+        state: Arc<State>,
+        leases: Arc<Leases>,
+        snapshots: SnapshotDir,
+    ) -> Self {
+        Self {
+            working: Published::new(empty),
+            last_applied: None,
+            membership: StoredMembership::default(),
+            state,
+            leases,
+            snapshots,
+        }
+    }
+
+    fn take(&mut self, entry: Entry) -> (Outcome, bool) {
+        self.last_applied = Some(entry.log_id);
+        match entry.payload {
+            EntryPayload::Blank => (Outcome::Internal, false),
+            EntryPayload::Normal(proposal) => {
+                let result = self.apply_command(&proposal.0);
+                let memberships = result.is_ok() && concerns_memberships(&proposal.0.write);
+                (Outcome::Command(result), memberships)
+            }
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(self.last_applied, membership);
+                (Outcome::Internal, false)
+            }
+        }
+    }
+
+    /// The index follows the changes of a revision that is new; a write that changed nothing made none.
+    fn apply_command(&mut self, command: &Command) -> Result<Written, NamingError> {
+        let before = self.working.directory.revision();
+        let result = self.working.directory.apply(command);
+        if self.working.directory.revision() != before
+            && let Some(changes) = self.working.directory.last_change()
+        {
+            self.working.index.follow(&changes);
+        }
+        result
+    }
+
+    /// Makes the batch visible, then answers those who wait for it.
+    fn finish(&mut self, aftermath: Aftermath) {
+        self.state.publish(self.working.clone());
+        if aftermath.memberships_changed {
+            self.leases.follow(&self.working.directory, Instant::now());
+        }
+        for (responder, outcome) in aftermath.answers {
+            responder.send(outcome);
+        }
+    }
+}
+
+fn concerns_memberships(write: &Write) -> bool {
+    match write {
+        Write::Join { .. } | Write::Leave { .. } | Write::EndLease { .. } => true,
+        Write::Bind { .. }
+        | Write::Rebind { .. }
+        | Write::Unbind { .. }
+        | Write::CreateSubcontext { .. }
+        | Write::DestroySubcontext { .. }
+        | Write::Claim { .. }
+        | Write::Publish { .. }
+        | Write::Withdraw { .. } => false,
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = SnapshotFile;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, Membership), io::Error> {
+        Ok((self.last_applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut aftermath = Aftermath::default();
+        while let Some(entry) = entries.next().await {
+            let (entry, responder) = entry?;
+            let (outcome, memberships) = self.take(entry);
+            aftermath.memberships_changed |= memberships;
+            aftermath.applied += 1;
+            aftermath
+                .answers
+                .extend(responder.map(|responder| (responder, outcome)));
+            if aftermath.applied >= BATCH_MAX {
+                self.finish(std::mem::take(&mut aftermath));
+            }
+        }
+        self.finish(aftermath);
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder {
+            meta: SnapshotMeta {
+                last_log_id: self.last_applied,
+                last_membership: self.membership.clone(),
+            },
+            directory: self.working.directory.clone(),
+            snapshots: self.snapshots.clone(),
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotFile,
+    ) -> Result<(), io::Error> {
+        let loaded = blocking(move || snapshot.read().map(Published::new)).await?;
+        self.working = loaded;
+        self.last_applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.finish(Aftermath {
+            memberships_changed: true,
+            ..Aftermath::default()
+        });
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<MachineSnapshot>, io::Error> {
+        let snapshots = self.snapshots.clone();
+        blocking(move || {
+            let Some(snapshot) = snapshots.newest()? else {
+                return Ok(None);
+            };
+            let meta = snapshot.meta()?;
+            Ok(Some(Snapshot { meta, snapshot }))
+        })
+        .await
+    }
+}
+
+/// Writes one snapshot beside the state machine, which goes on meanwhile.
+pub(crate) struct Builder {
+    meta: SnapshotMeta,
+    directory: Directory,
+    snapshots: SnapshotDir,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = SnapshotFile;
+
+    async fn build_snapshot(&mut self) -> Result<MachineSnapshot, io::Error> {
+        let (meta, directory) = (self.meta.clone(), self.directory.clone());
+        let snapshots = self.snapshots.clone();
+        let started = Instant::now();
+        let snapshot = blocking(move || {
+            let snapshot = snapshots.write(&meta, &directory)?;
+            Ok(Snapshot { meta, snapshot })
+        })
+        .await?;
+        let took_ms = started.elapsed().as_millis();
+        tracing::debug!(revision = %self.directory.revision(), took_ms, "snapshot written");
+        Ok(snapshot)
+    }
+}
+
+/// Runs file work on a thread that may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
+}

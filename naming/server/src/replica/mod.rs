@@ -1,0 +1,373 @@
+//! One replica of the directory: a deterministic state machine under Raft, its log on the journal.
+//!
+//! It decides when a write is committed and when a read is linearizable. It never decides what a write does.
+//! A cluster of one is the same code as a cluster of many, with nobody to send to.
+//!
+//! Invariant: a write is answered only after its entry is durable on a majority and its root is published.
+
+mod log;
+mod machine;
+mod network;
+mod snapshot;
+mod types;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use daymark_journal::{Holder, Journal, Locked};
+use daymark_naming_core::{Command, Directory};
+use daymark_naming_proto::{NamingError, OpId, Write, Written};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
+use openraft::impls::OneshotResponder;
+use openraft::raft::ClientWriteResult;
+use openraft::{BasicNode, Config, Raft, ReadPolicy, SnapshotPolicy};
+use tokio::sync::{Notify, oneshot};
+
+use self::log::{Log, LogStore};
+use self::machine::Machine;
+use self::network::NoPeers;
+use self::snapshot::SnapshotDir;
+use self::types::{Outcome, Proposal, TypeConfig};
+use crate::error::StartError;
+use crate::identity::Identity;
+use crate::leases::Leases;
+use crate::options::{NamingOptions, Storage};
+use crate::state::{Published, State};
+
+/// How long a start may take after the log was read.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A handle to the replica of this process.
+#[derive(Clone)]
+pub(crate) struct Replica {
+    raft: Raft<TypeConfig, Machine>,
+    journal: Journal,
+    node: u64,
+    write_timeout: Duration,
+}
+
+/// A write on its way.
+pub(crate) struct Pending {
+    answer: oneshot::Receiver<ClientWriteResult<TypeConfig>>,
+    deadline: tokio::time::Instant,
+    write_timeout: Duration,
+}
+
+/// What a started replica hands to the rest of the server.
+pub(crate) struct Started {
+    pub(crate) replica: Replica,
+    pub(crate) state: Arc<State>,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) identity: Identity,
+    /// Told when the log in memory is large enough for a snapshot.
+    pub(crate) log_full: Arc<Notify>,
+}
+
+/// Where this replica stands in its cluster.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    pub(crate) term: u64,
+    pub(crate) leader: Option<u64>,
+}
+
+/// What is read from the data directory before the replica runs.
+struct Opened {
+    identity: Identity,
+    journal: Journal,
+    log: Log,
+    snapshots: SnapshotDir,
+}
+
+/// Starts the replica of a data directory and waits until it is the leader of everything it had stored.
+pub(crate) async fn start(options: &NamingOptions) -> Result<Started, StartError> {
+    let opening = options.clone();
+    let opened = tokio::task::spawn_blocking(move || open(&opening)).await;
+    let Opened {
+        identity,
+        journal,
+        log,
+        snapshots,
+    } = opened.map_err(replica_error)??;
+    let empty = Directory::new(identity.limits);
+    let state = Arc::new(State::new(Published::new(empty.clone())));
+    let leases = Arc::new(Leases::default());
+    let machine = Machine::new(empty, state.clone(), leases.clone(), snapshots);
+    let log_full = Arc::new(Notify::new());
+    let bytes_max = options.storage.snapshot_log_bytes;
+    let store = LogStore::new(log, journal.clone(), bytes_max, log_full.clone());
+    let config = config(&identity, &options.storage)?;
+    let raft = Raft::new(identity.node, Arc::new(config), NoPeers, store, machine)
+        .await
+        .map_err(replica_error)?;
+    let replica = Replica {
+        raft,
+        journal,
+        node: identity.node,
+        write_timeout: options.limits.write_timeout,
+    };
+    if let Err(error) = replica.lead().await {
+        replica.stop().await;
+        return Err(error);
+    }
+    leases.restart(Instant::now());
+    Ok(Started {
+        replica,
+        state,
+        leases,
+        identity,
+        log_full,
+    })
+}
+
+fn replica_error(error: impl std::fmt::Display) -> StartError {
+    StartError::Replica {
+        why: error.to_string(),
+    }
+}
+
+/// Locks the data directory, then reads it. Blocks the thread.
+fn open(options: &NamingOptions) -> Result<Opened, StartError> {
+    let data = options.data.as_path();
+    make_directory(data)?;
+    let journal_options = daymark_journal::Options {
+        segment_bytes: options.storage.segment_bytes,
+        ..daymark_journal::Options::default()
+    };
+    let locked = Locked::acquire(&data.join("log"), &Holder::here("naming"), journal_options)?;
+    let identity = Identity::of(data, options.directory)?;
+    let snapshots_dir = data.join("snapshots");
+    let snapshots = SnapshotDir::open(snapshots_dir.clone()).map_err(|source| StartError::DataDirectory {
+        path: snapshots_dir,
+        source,
+    })?;
+    let epoch = locked.epoch() + 1;
+    let fenced = locked.begin(epoch)?;
+    let mut log = Log::default();
+    let (journal, recovery) = fenced.recover(|record| log.replay(&record))?;
+    tracing::debug!(
+        records = recovery.records,
+        torn_bytes = recovery.torn_bytes,
+        epoch,
+        "log read"
+    );
+    Ok(Opened {
+        identity,
+        journal,
+        log,
+        snapshots,
+    })
+}
+
+fn make_directory(data: &Path) -> Result<(), StartError> {
+    match std::fs::create_dir(data) {
+        Ok(()) => Ok(()),
+        Err(_) if data.is_dir() => Ok(()),
+        Err(source) => Err(StartError::DataDirectory {
+            path: data.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Restart safety: a leader is never restored from its vote alone, it is elected again, so that it cannot
+/// serve a state from before its own commits. The committed entry is persisted by the log besides.
+fn config(identity: &Identity, storage: &Storage) -> Result<Config, StartError> {
+    let config = Config {
+        cluster_name: identity.cluster_id.clone(),
+        heartbeat_interval: 50,
+        election_timeout_min: 150,
+        election_timeout_max: 300,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(storage.snapshot_writes),
+        max_in_snapshot_log_to_keep: storage.entries_kept,
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    };
+    config.validate().map_err(replica_error)
+}
+
+impl Replica {
+    /// Makes this node the leader of its cluster of one and waits until everything stored is applied.
+    async fn lead(&self) -> Result<(), StartError> {
+        let initialized = self.raft.is_initialized().await.map_err(replica_error)?;
+        if initialized {
+            self.raft.trigger().elect(false).await.map_err(replica_error)?;
+        } else {
+            let node = (self.node, BasicNode::default());
+            let members = std::collections::BTreeMap::from([node]);
+            self.raft.initialize(members).await.map_err(replica_error)?;
+        }
+        let wait = self.raft.wait(Some(START_TIMEOUT));
+        wait.current_leader(self.node, "leader of a cluster of one")
+            .await
+            .map_err(replica_error)?;
+        self.raft
+            .wait_for_recovery(Some(START_TIMEOUT))
+            .await
+            .map_err(replica_error)?;
+        self.raft
+            .ensure_linearizable(ReadPolicy::ReadIndex)
+            .await
+            .map_err(replica_error)?;
+        Ok(())
+    }
+
+    /// Puts a write into the log. Writes are committed in the order in which they were begun.
+    ///
+    /// # Errors
+    /// `ServiceUnavailable`: nothing was stored.
+    pub(crate) async fn begin(&self, op: OpId, write: Write) -> Result<Pending, NamingError> {
+        let at_unix_ms = unix_ms();
+        let proposal = Proposal(Arc::new(Command {
+            op,
+            at_unix_ms,
+            write,
+        }));
+        let (responder, answer) = OneshotResponder::new_pair();
+        self.raft
+            .client_write_ff(proposal, Some(responder))
+            .await
+            .map_err(|fatal| self.unavailable(&fatal))?;
+        Ok(Pending {
+            answer,
+            deadline: tokio::time::Instant::now() + self.write_timeout,
+            write_timeout: self.write_timeout,
+        })
+    }
+
+    /// Waits for what became of a write.
+    ///
+    /// # Errors
+    /// What the directory answers, `TimedOut` where the outcome is unknown, or `ServiceUnavailable`.
+    pub(crate) async fn finish(&self, pending: Pending) -> Result<Written, NamingError> {
+        let waited = tokio::time::timeout_at(pending.deadline, pending.answer).await;
+        let answered = waited.map_err(|_| NamingError::TimedOut {
+            waited_ms: u64::try_from(pending.write_timeout.as_millis()).unwrap_or(u64::MAX),
+        })?;
+        match answered {
+            Ok(Ok(response)) => match response.data {
+                Outcome::Command(result) => result,
+                Outcome::Internal => Err(NamingError::ServiceUnavailable {
+                    reason: "the log answered with another entry".to_owned(),
+                }),
+            },
+            Ok(Err(refused)) => Err(self.not_leader(&refused)),
+            Err(_) => Err(self.unavailable(&Fatal::Stopped)),
+        }
+    }
+
+    /// Writes and waits.
+    ///
+    /// # Errors
+    /// As `begin` and `finish`.
+    pub(crate) async fn write(&self, op: OpId, write: Write) -> Result<Written, NamingError> {
+        let pending = self.begin(op, write).await?;
+        self.finish(pending).await
+    }
+
+    /// Returns when the published state holds everything that was committed before the call.
+    ///
+    /// # Errors
+    /// `ServiceUnavailable` where this node cannot know that.
+    pub(crate) async fn barrier(&self) -> Result<(), NamingError> {
+        let read = self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
+        read.map(|_| ()).map_err(|error| match error {
+            RaftError::Fatal(fatal) => self.unavailable(&fatal),
+            RaftError::APIError(LinearizableReadError::ForwardToLeader(_)) => {
+                unavailable("this server is not the leader")
+            }
+            RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => {
+                unavailable("no majority of the replicas answers")
+            }
+        })
+    }
+
+    /// Term and leader as this node knows them.
+    pub(crate) fn standing(&self) -> Standing {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        Standing {
+            term: metrics.current_term,
+            leader: metrics.current_leader,
+        }
+    }
+
+    /// Why this replica can store nothing any more, if so.
+    pub(crate) fn failure(&self) -> Option<String> {
+        if let Some(error) = self.journal.failed() {
+            return Some(error.to_string());
+        }
+        let metrics = self.raft.metrics();
+        let running = metrics.borrow_watched().running_state.clone();
+        running.err().map(|fatal| fatal.to_string())
+    }
+
+    /// Whether this node may answer for memberships and writes now.
+    ///
+    /// # Errors
+    /// `ServiceUnavailable` with the reason why not.
+    pub(crate) fn check_leads(&self) -> Result<(), NamingError> {
+        if let Some(reason) = self.failure() {
+            return Err(NamingError::ServiceUnavailable { reason });
+        }
+        if self.standing().leader == Some(self.node) {
+            return Ok(());
+        }
+        Err(unavailable("this server is not the leader"))
+    }
+
+    /// What the journal has done since the start.
+    pub(crate) fn journal_stats(&self) -> daymark_journal::Stats {
+        self.journal.stats()
+    }
+
+    /// Makes a snapshot and releases the log before it.
+    pub(crate) async fn compact(&self) {
+        if let Err(error) = self.raft.trigger().snapshot().await {
+            tracing::warn!(%error, "no snapshot");
+        }
+    }
+
+    /// Stops for good. What was acknowledged is durable already.
+    pub(crate) async fn stop(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "the replica did not end well");
+        }
+        let journal = self.journal.clone();
+        if tokio::task::spawn_blocking(move || journal.close())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the journal did not close");
+        }
+    }
+
+    /// Releases the data directory without waiting for anything but the writes under way.
+    pub(crate) fn abandon(&self) {
+        self.journal.close();
+    }
+
+    fn not_leader(&self, error: &ClientWriteError<TypeConfig>) -> NamingError {
+        match self.failure() {
+            Some(reason) => NamingError::ServiceUnavailable { reason },
+            None => unavailable(&error.to_string()),
+        }
+    }
+
+    fn unavailable(&self, fatal: &Fatal<TypeConfig>) -> NamingError {
+        let reason = self.failure().unwrap_or_else(|| fatal.to_string());
+        NamingError::ServiceUnavailable { reason }
+    }
+}
+
+fn unavailable(reason: &str) -> NamingError {
+    NamingError::ServiceUnavailable {
+        reason: reason.to_owned(),
+    }
+}
+
+fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,159 @@
+//! Snapshots as files.
+//!
+//! A file is a magic, then blocks: length (u32), CRC-32C (u32), both little endian, and that many bytes. The
+//! first block says which log the snapshot stands for, the others are the directory as its own crate writes
+//! it, an empty one ends the file. A file appears under its name only when it is whole and durable.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use daymark_naming_core::{Directory, SnapshotReader};
+
+use super::types::SnapshotMeta;
+use crate::identity::replace;
+
+const MAGIC: &[u8; 8] = b"DMKSNAP1";
+const EXTENSION: &str = "snapshot";
+/// The largest block that is read; the directory writes far smaller ones.
+const BLOCK_BYTES_MAX: u32 = 256 << 20;
+
+/// A snapshot that is whole and durable.
+#[derive(Clone, Debug)]
+pub(crate) struct SnapshotFile {
+    path: Arc<Path>,
+}
+
+/// The directory where snapshots are.
+#[derive(Clone, Debug)]
+pub(crate) struct SnapshotDir {
+    dir: Arc<Path>,
+}
+
+impl SnapshotDir {
+    /// The directory, made where it is missing. Drafts of a process that died are removed.
+    pub(crate) fn open(dir: PathBuf) -> io::Result<Self> {
+        match fs::create_dir(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        for entry in fs::read_dir(&dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == "draft") {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(Self { dir: dir.into() })
+    }
+
+    /// The newest snapshot.
+    pub(crate) fn newest(&self) -> io::Result<Option<SnapshotFile>> {
+        Ok(self.files()?.pop().map(|path| SnapshotFile { path: path.into() }))
+    }
+
+    /// Every snapshot, the oldest first: the names carry the log index with leading zeros.
+    fn files(&self) -> io::Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == EXTENSION) {
+                files.push(path);
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    /// Writes a snapshot and removes the older ones. Blocks the thread.
+    pub(crate) fn write(&self, meta: &SnapshotMeta, directory: &Directory) -> io::Result<SnapshotFile> {
+        let index = meta.last_log_id.map_or(0, |id| id.index());
+        let path = self.dir.join(format!("{index:020}.{EXTENSION}"));
+        let path = replace(&path, |file| {
+            let mut file = BufWriter::with_capacity(1 << 20, file);
+            file.write_all(MAGIC)?;
+            write_block(&mut file, &postcard::to_stdvec(meta).map_err(io::Error::other)?)?;
+            for chunk in directory.snapshot_chunks() {
+                write_block(&mut file, &chunk)?;
+            }
+            write_block(&mut file, &[])?;
+            file.flush()
+        })?;
+        for older in self.files()?.into_iter().filter(|other| *other < path) {
+            // One that stays costs disk, nothing else; the next snapshot tries again.
+            let _ = fs::remove_file(older);
+        }
+        Ok(SnapshotFile { path: path.into() })
+    }
+}
+
+impl SnapshotFile {
+    /// What the snapshot stands for.
+    pub(crate) fn meta(&self) -> io::Result<SnapshotMeta> {
+        let mut file = self.open()?;
+        self.read_meta(&mut file)
+    }
+
+    /// The directory in it. Blocks the thread.
+    pub(crate) fn read(&self) -> io::Result<Directory> {
+        let mut file = self.open()?;
+        self.read_meta(&mut file)?;
+        let mut reader = SnapshotReader::new();
+        loop {
+            let block = self.read_block(&mut file)?;
+            if block.is_empty() {
+                return reader.finish().map_err(|error| self.damaged(error));
+            }
+            reader.push(&block).map_err(|error| self.damaged(error))?;
+        }
+    }
+
+    fn open(&self) -> io::Result<BufReader<File>> {
+        let mut file = BufReader::with_capacity(1 << 20, File::open(&self.path)?);
+        let mut magic = [0; 8];
+        file.read_exact(&mut magic)?;
+        if &magic != MAGIC {
+            return Err(self.damaged("it is no snapshot of this format"));
+        }
+        Ok(file)
+    }
+
+    fn read_meta(&self, file: &mut impl Read) -> io::Result<SnapshotMeta> {
+        let block = self.read_block(file)?;
+        postcard::from_bytes(&block).map_err(|error| self.damaged(error))
+    }
+
+    fn read_block(&self, file: &mut impl Read) -> io::Result<Vec<u8>> {
+        let mut head = [0; 8];
+        file.read_exact(&mut head).map_err(|error| self.damaged(error))?;
+        let [a, b, c, d, e, f, g, h] = head;
+        let length = u32::from_le_bytes([a, b, c, d]);
+        let checksum = u32::from_le_bytes([e, f, g, h]);
+        if length > BLOCK_BYTES_MAX {
+            return Err(self.damaged(format!("a block of {length} bytes")));
+        }
+        let mut block = Vec::new();
+        file.take(u64::from(length)).read_to_end(&mut block)?;
+        if block.len() != length as usize {
+            return Err(self.damaged("it ends within a block"));
+        }
+        if crc32c::crc32c(&block) != checksum {
+            return Err(self.damaged("a block does not match its checksum"));
+        }
+        Ok(block)
+    }
+
+    fn damaged(&self, why: impl std::fmt::Display) -> io::Error {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("snapshot {}: {why}", self.path.display()),
+        )
+    }
+}
+
+fn write_block(file: &mut impl Write, block: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(block.len()).map_err(io::Error::other)?;
+    file.write_all(&length.to_le_bytes())?;
+    file.write_all(&crc32c::crc32c(block).to_le_bytes())?;
+    file.write_all(block)
+}

@@ -1,0 +1,145 @@
+//! The RESP door: what a Redis client, `redis-cli` or our own client says.
+//!
+//! Commands of one connection are answered in order. Writes that follow each other without anything between
+//! them go into the log together; everything else waits for the writes before it, so that a connection reads
+//! what it wrote. Answers of one batch of commands leave together.
+
+mod info;
+mod session;
+mod words;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use self::session::Session;
+use crate::dispatch::Dispatcher;
+
+/// Room that a read wants at least.
+const READ_BYTES: usize = 4 << 10;
+/// Answers that leave before the batch is done.
+pub(crate) const FLUSH_BYTES: usize = 64 << 10;
+/// A buffer that grew beyond this is given back once it is empty.
+const KEPT_BYTES: usize = 64 << 10;
+
+/// The write half of a connection: every write ends in time or ends the connection.
+pub(crate) struct Wire {
+    stream: TcpStream,
+    stall: Duration,
+}
+
+impl Wire {
+    /// Sends what is in `out` and empties it.
+    pub(crate) async fn flush(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        if out.is_empty() {
+            return Ok(());
+        }
+        timeout(self.stall, self.stream.write_all(out)).await??;
+        out.clear();
+        if out.capacity() > 4 * FLUSH_BYTES {
+            *out = Vec::new();
+        }
+        Ok(())
+    }
+}
+
+/// Serves one connection of which `input` was already read.
+pub(crate) async fn serve(stream: TcpStream, input: BytesMut, dispatcher: Arc<Dispatcher>) -> io::Result<()> {
+    let wire = Wire {
+        stream,
+        stall: dispatcher.limits.stall_timeout,
+    };
+    let mut connection = Connection {
+        session: Session::new(dispatcher.clone()),
+        wire,
+        input,
+        begun: None,
+        dispatcher,
+    };
+    connection.run().await
+}
+
+struct Connection {
+    session: Session,
+    wire: Wire,
+    input: BytesMut,
+    /// When a command began that is not whole yet.
+    begun: Option<Instant>,
+    dispatcher: Arc<Dispatcher>,
+}
+
+impl Connection {
+    async fn run(&mut self) -> io::Result<()> {
+        let dispatcher = self.dispatcher.clone();
+        loop {
+            self.take_commands().await?;
+            if self.session.is_over() {
+                return self.wire.stream.shutdown().await;
+            }
+            self.make_room();
+            let (deadline, why) = self.deadline();
+            tokio::select! {
+                read = self.wire.stream.read_buf(&mut self.input) => {
+                    if read? == 0 {
+                        return Ok(());
+                    }
+                }
+                () = self.session.event() => {
+                    self.session.tell(&mut self.wire).await?;
+                    self.session.flush(&mut self.wire).await?;
+                }
+                () = tokio::time::sleep_until(deadline) => {
+                    self.session.say_goodbye(why);
+                    return self.session.flush(&mut self.wire).await;
+                }
+                () = dispatcher.stops() => {
+                    self.session.say_goodbye("this server stops");
+                    return self.session.flush(&mut self.wire).await;
+                }
+            }
+        }
+    }
+
+    /// Answers every whole command of the input.
+    async fn take_commands(&mut self) -> io::Result<()> {
+        if self.input.is_empty() {
+            return Ok(());
+        }
+        let used = self.session.take(&self.input, &mut self.wire).await?;
+        self.input.advance(used);
+        self.begun = match self.input.is_empty() {
+            true => None,
+            false if used > 0 => Some(Instant::now()),
+            false => self.begun.or_else(|| Some(Instant::now())),
+        };
+        self.session.flush(&mut self.wire).await
+    }
+
+    fn make_room(&mut self) {
+        if self.input.is_empty() && self.input.capacity() > KEPT_BYTES {
+            self.input = BytesMut::new();
+        }
+        let wanted = READ_BYTES.max(self.input.len().min(KEPT_BYTES));
+        self.input.reserve(wanted);
+    }
+
+    /// Until when the peer may be silent, and what it hears then.
+    fn deadline(&self) -> (Instant, &'static str) {
+        let limits = &self.dispatcher.limits;
+        match self.begun {
+            Some(begun) => (
+                begun + limits.header_timeout,
+                "the command did not arrive in time",
+            ),
+            None if self.session.has_watches() => {
+                (Instant::now() + Duration::from_secs(86_400), "a day of silence")
+            }
+            None => (Instant::now() + limits.idle_timeout, "idle for too long"),
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! One RESP connection's state: what it speaks, what it watches, which writes are under way.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use daymark_naming_proto::resp::{self, Frame, parse_command, write_bulk, write_frame};
+use daymark_naming_proto::{Name, NamingError, Request, Revision, Scope};
+
+use super::words::{Own, Verb};
+use super::{FLUSH_BYTES, Wire, info};
+use crate::dispatch::{Answer, Counters, Dispatcher};
+use crate::hub::Ticket;
+use crate::identity::new_op;
+use crate::mailbox::{Event, Mailbox};
+use crate::replica::Pending;
+
+/// Writes of one connection that may be under way together.
+const PENDING_MAX: usize = 1024;
+
+/// The state of one connection.
+pub(super) struct Session {
+    dispatcher: Arc<Dispatcher>,
+    limits: resp::Limits,
+    resp3: bool,
+    json_errors: bool,
+    mailbox: Arc<Mailbox>,
+    watches: BTreeMap<u64, Ticket>,
+    pending: VecDeque<Pending>,
+    out: Vec<u8>,
+    over: bool,
+}
+
+impl Session {
+    pub(super) fn new(dispatcher: Arc<Dispatcher>) -> Self {
+        let limits = resp::Limits {
+            bulk_bytes_max: dispatcher.limits.request_bytes_max,
+            items_max: dispatcher.limits.arguments_max,
+            line_bytes_max: dispatcher.limits.request_bytes_max.min(64 << 10),
+        };
+        let mailbox = Arc::new(Mailbox::new(dispatcher.limits.watch_buffer_bytes_max));
+        Self {
+            dispatcher,
+            limits,
+            resp3: false,
+            json_errors: false,
+            mailbox,
+            watches: BTreeMap::new(),
+            pending: VecDeque::new(),
+            out: Vec::new(),
+            over: false,
+        }
+    }
+
+    /// Whether the connection is to be closed.
+    pub(super) const fn is_over(&self) -> bool {
+        self.over
+    }
+
+    pub(super) fn has_watches(&self) -> bool {
+        !self.watches.is_empty()
+    }
+
+    /// Returns when an event of a watch may have come.
+    pub(super) async fn event(&self) {
+        self.mailbox.wait().await;
+    }
+
+    pub(super) async fn flush(&mut self, wire: &mut Wire) -> io::Result<()> {
+        wire.flush(&mut self.out).await
+    }
+
+    /// Answers every whole command and says how many bytes they took.
+    pub(super) async fn take(&mut self, input: &[u8], wire: &mut Wire) -> io::Result<usize> {
+        let mut at = 0;
+        let mut arguments = Vec::new();
+        while !self.over {
+            match parse_command(&input[at..], &mut arguments, &self.limits) {
+                Ok(Some(used)) => {
+                    at += used;
+                    if !arguments.is_empty() {
+                        self.command(&arguments, wire).await?;
+                    }
+                }
+                Ok(None) => {
+                    self.refuse_endless(input.len() - at);
+                    break;
+                }
+                Err(error) => {
+                    self.settle().await;
+                    self.protocol_error(&error.to_string());
+                }
+            }
+            if self.out.len() > FLUSH_BYTES {
+                self.flush(wire).await?;
+            }
+        }
+        self.settle().await;
+        Ok(at)
+    }
+
+    /// A command that does not end within what one may have is not waited for.
+    fn refuse_endless(&mut self, waiting: usize) {
+        let limit = 2 * self.limits.bulk_bytes_max;
+        if waiting > limit {
+            self.protocol_error(&format!("a command of more than {limit} bytes"));
+        }
+    }
+
+    fn protocol_error(&mut self, why: &str) {
+        let error = Frame::Error(format!("PROTOCOLERROR {why}"));
+        write_frame(&error, self.resp3, &mut self.out);
+        self.over = true;
+    }
+
+    /// The last words to a peer that is cut off.
+    pub(super) fn say_goodbye(&mut self, why: &str) {
+        self.error(&NamingError::ServiceUnavailable {
+            reason: format!("connection closed: {why}"),
+        });
+        self.over = true;
+    }
+
+    async fn command(&mut self, arguments: &[Cow<'_, [u8]>], wire: &mut Wire) -> io::Result<()> {
+        Counters::count(&self.dispatcher.counters.resp_commands);
+        if self.pending.is_empty() && self.lookup_straight(arguments) {
+            return Ok(());
+        }
+        let own = match Own::read(arguments) {
+            Ok(Verb::Own(own)) => own,
+            Ok(Verb::Request) => return self.request(arguments, wire).await,
+            Err(error) => {
+                self.settle().await;
+                self.error(&error);
+                return Ok(());
+            }
+        };
+        self.settle().await;
+        self.own(own);
+        Ok(())
+    }
+
+    /// The most frequent question: a name as it is printed, nothing else asked.
+    fn lookup_straight(&mut self, arguments: &[Cow<'_, [u8]>]) -> bool {
+        let [verb, name] = arguments else {
+            return false;
+        };
+        if !verb.eq_ignore_ascii_case(b"LOOKUP") {
+            return false;
+        }
+        let Ok(text) = std::str::from_utf8(name) else {
+            return false;
+        };
+        let root = self.dispatcher.root();
+        match root.straight(text).map(|binding| binding.json()) {
+            Some(Ok(json)) => {
+                write_bulk(&json, &mut self.out);
+                true
+            }
+            Some(Err(_)) | None => false,
+        }
+    }
+
+    async fn request(&mut self, arguments: &[Cow<'_, [u8]>], wire: &mut Wire) -> io::Result<()> {
+        match Request::from_arguments(arguments, new_op) {
+            Ok(Request::Write(write)) => {
+                if self.pending.len() >= PENDING_MAX {
+                    self.settle().await;
+                }
+                match self.dispatcher.begin(write).await {
+                    Ok(pending) => self.pending.push_back(pending),
+                    Err(error) => {
+                        self.settle().await;
+                        self.error(&error);
+                    }
+                }
+            }
+            Ok(Request::Watch { name, scope, from }) => {
+                self.settle().await;
+                self.watch(name, scope, from, wire).await?;
+            }
+            Ok(request) => {
+                self.settle().await;
+                if self.may_take_long(&request) {
+                    self.flush(wire).await?;
+                }
+                let answered = self.dispatcher.ask(request).await;
+                self.answer(answered);
+            }
+            Err(error) => {
+                self.settle().await;
+                self.error(&error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers that are ready do not wait for one that waits for a name.
+    fn may_take_long(&self, request: &Request) -> bool {
+        matches!(
+            request,
+            Request::Lookup { options, .. } | Request::LookupLink { options, .. } if options.wait_ms.is_some()
+        )
+    }
+
+    /// Answers the writes under way, in order.
+    async fn settle(&mut self) {
+        while let Some(pending) = self.pending.pop_front() {
+            let answered = self.dispatcher.finish(pending).await;
+            self.answer(answered);
+        }
+    }
+
+    fn answer(&mut self, answered: Result<Answer, NamingError>) {
+        match answered {
+            Ok(answer) => write_bulk(&answer.json, &mut self.out),
+            Err(error) => self.error(&error),
+        }
+    }
+
+    fn error(&mut self, error: &NamingError) {
+        Counters::count(&self.dispatcher.counters.refused);
+        let code = error.code().to_ascii_uppercase();
+        let text = if self.json_errors {
+            serde_json::to_string(error).unwrap_or_else(|_| error.to_string())
+        } else {
+            error.to_string()
+        };
+        write_frame(&Frame::Error(format!("{code} {text}")), self.resp3, &mut self.out);
+    }
+
+    fn own(&mut self, own: Own<'_>) {
+        let frame = match own {
+            Own::Hello { version } => {
+                self.speak(version);
+                info::hello(&self.dispatcher, self.resp3)
+            }
+            Own::Ping { message: None } => Frame::Simple("PONG".to_owned()),
+            Own::Ping {
+                message: Some(message),
+            } => Frame::Bulk(message.to_vec().into()),
+            Own::Quit => {
+                self.over = true;
+                Frame::Simple("OK".to_owned())
+            }
+            Own::Help => info::help(),
+            Own::Command { sub } => info::command(&sub),
+            Own::Errors { json } => {
+                self.json_errors = json;
+                Frame::Simple("OK".to_owned())
+            }
+            Own::Unwatch { id } => {
+                if self.watches.remove(&id).is_none() {
+                    self.error(&NamingError::invalid(format!(
+                        "this connection has no watch {id}"
+                    )));
+                    return;
+                }
+                Frame::Simple("OK".to_owned())
+            }
+            Own::Client => Frame::Simple("OK".to_owned()),
+        };
+        write_frame(&frame, self.resp3, &mut self.out);
+    }
+
+    /// A watch cannot go on where there are no push frames.
+    fn speak(&mut self, version: Option<u8>) {
+        match version {
+            Some(3) => self.resp3 = true,
+            Some(_) => {
+                self.resp3 = false;
+                self.watches.clear();
+            }
+            None => {}
+        }
+    }
+
+    async fn watch(
+        &mut self,
+        name: Name,
+        scope: Scope,
+        from: Option<Revision>,
+        wire: &mut Wire,
+    ) -> io::Result<()> {
+        let watching = self.may_watch().and_then(|()| {
+            let mailbox = self.mailbox.clone();
+            self.dispatcher.watch(name, scope, from, mailbox)
+        });
+        let watching = match watching {
+            Ok(watching) => watching,
+            Err(error) => {
+                self.error(&error);
+                return Ok(());
+            }
+        };
+        let id = watching.ticket.id();
+        self.watches.insert(id, watching.ticket);
+        write_frame(
+            &Frame::Integer(i64::try_from(id).unwrap_or(i64::MAX)),
+            true,
+            &mut self.out,
+        );
+        for message in watching.first {
+            match Event::of(&message) {
+                Ok(event) => self.push(id, &event),
+                Err(error) => tracing::error!(%error, "the start of a watch cannot be told"),
+            }
+            if self.out.len() > FLUSH_BYTES {
+                self.flush(wire).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn may_watch(&self) -> Result<(), NamingError> {
+        if !self.resp3 {
+            return Err(NamingError::invalid("WATCH needs RESP3: say HELLO 3 first"));
+        }
+        let limit = self.dispatcher.limits.watches_per_connection_max;
+        if self.watches.len() >= limit {
+            return Err(NamingError::LimitExceeded {
+                what: "watches of one connection".to_owned(),
+                limit: limit as u64,
+            });
+        }
+        Ok(())
+    }
+
+    /// Sends the events that have come.
+    pub(super) async fn tell(&mut self, wire: &mut Wire) -> io::Result<()> {
+        while let Some((id, event)) = self.mailbox.pop() {
+            if self.watches.contains_key(&id) {
+                self.push(id, &event);
+            }
+            if self.out.len() > FLUSH_BYTES {
+                self.flush(wire).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, id: u64, event: &Event) {
+        self.out.extend_from_slice(b">3\r\n$5\r\nwatch\r\n:");
+        self.out.extend_from_slice(id.to_string().as_bytes());
+        self.out.extend_from_slice(b"\r\n");
+        write_bulk(&event.json, &mut self.out);
+        if event.ends {
+            self.watches.remove(&id);
+        }
+    }
+}
