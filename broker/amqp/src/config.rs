@@ -32,6 +32,8 @@ pub struct Config {
     pub output_limit: usize,
     /// Silence of the peer after which we close; the peer is told half of it. Default 60 s. `None`: never.
     pub idle_timeout: Option<Duration>,
+    /// Output waits and the peer takes not one byte for this long: we give up. Default 60 s. `None`: never.
+    pub write_timeout: Option<Duration>,
     /// From the start to the peer's Open. Default 10 s.
     pub handshake_timeout: Duration,
     /// From our Close to the peer's. Default 5 s.
@@ -56,6 +58,7 @@ impl Default for Config {
             output_high_water: 256 << 10,
             output_limit: 8 << 20,
             idle_timeout: Some(Duration::from_secs(60)),
+            write_timeout: Some(Duration::from_secs(60)),
             handshake_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
             sasl: Sasl::None,

@@ -8,7 +8,7 @@ use std::fmt;
 pub struct AmqpError {
     /// What happened, one of [`condition`] or another registered symbol.
     pub condition: Symbol,
-    /// Text for people.
+    /// Text for people. At most 320 bytes of it are sent.
     pub description: Option<String>,
     /// Details, by condition.
     pub info: Fields,

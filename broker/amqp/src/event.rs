@@ -73,6 +73,8 @@ pub enum CloseReason {
     Violation(AmqpError),
     /// Nothing came for the idle timeout.
     IdleTimeout,
+    /// The peer took no byte of our output for the write timeout.
+    WriteTimeout,
     /// The peer's Open did not come in time.
     HandshakeTimeout,
     /// Authentication failed.

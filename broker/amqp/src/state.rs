@@ -166,9 +166,14 @@ pub(crate) fn put_outcome(buf: &mut Vec<u8>, outcome: &Outcome) {
 pub(crate) fn put_error(buf: &mut Vec<u8>, error: &AmqpError) {
     let mut list = ListWriter::described(buf, desc::ERROR);
     list.symbol(Some(&error.condition));
-    list.string(error.description.as_deref());
+    list.string(error.description.as_deref().map(brief));
     list.fields(&error.info);
     list.finish();
+}
+
+/// As much of a text as surely fits into the smallest frame a peer may allow.
+fn brief(text: &str) -> &str {
+    text.split_at(text.floor_char_boundary(320)).0
 }
 
 /// A delivery state in a field of a performative; `None` if null.

@@ -574,7 +574,54 @@ fn a_peer_that_never_opens_is_dropped() {
 fn a_close_that_is_never_answered_has_an_end() {
     let mut pair = Pair::open();
     pair.server.close(None);
+    pair.server.take_output(pair.now);
     let at = pair.server.poll_timeout().unwrap();
     pair.server.handle_timeout(at);
     assert_eq!(poll(&mut pair.server), [Event::Closed(CloseReason::Local)]);
+}
+
+#[test]
+fn a_peer_that_never_reads_has_an_end_and_a_slow_one_has_not() {
+    let config = || Config {
+        idle_timeout: None,
+        write_timeout: Some(Duration::from_secs(7)),
+        ..Config::default()
+    };
+    let mut pair = Pair::open_with(config(), config());
+    let (session, _) = pair.session();
+    let (here, there) = pair.sending_link(session, "l");
+    pair.credit_to_client(there, 10);
+    pair.pass(Duration::from_secs(1_000));
+    assert_eq!(pair.client.poll_timeout(), None);
+    pair.client.send(here, Outgoing::new(text("x"))).unwrap();
+    for _ in 0..20 {
+        let at = pair.client.poll_timeout().unwrap();
+        pair.now = pair.now.max(at);
+        pair.client.handle_timeout(pair.now);
+        assert_eq!(poll(&mut pair.client), [], "a byte now and then is enough");
+        pair.client.output_written(1, pair.now);
+    }
+    let from = pair.now;
+    while poll(&mut pair.client).is_empty() {
+        let at = pair.client.poll_timeout().unwrap();
+        pair.now = pair.now.max(at);
+        pair.client.handle_timeout(pair.now);
+    }
+    assert_eq!((pair.now - from).as_secs(), 7);
+}
+
+#[test]
+fn a_peer_we_do_not_read_is_not_called_silent() {
+    let server = Config {
+        idle_timeout: Some(Duration::from_secs(4)),
+        input_limit: 0,
+        ..Config::default()
+    };
+    let mut pair = Pair::open_with(Config::default(), server);
+    let unread = frame(0, 0, &[]).repeat(10_000);
+    pair.server.input(&unread, pair.now);
+    assert!(!pair.server.wants_input());
+    pair.pass(Duration::from_secs(9));
+    pair.server.handle_timeout(pair.now);
+    assert_eq!(poll(&mut pair.server), []);
 }

@@ -56,6 +56,8 @@ pub struct Connection {
     last_input: Instant,
     last_output: Instant,
     close_deadline: Option<Instant>,
+    /// Since when output waits and not a byte was taken, as far as we were told the time.
+    stalled: Option<Instant>,
 }
 
 /// What a frame did wrong, by what must end for it.
@@ -113,6 +115,7 @@ impl Connection {
             last_input: now,
             last_output: now,
             close_deadline: None,
+            stalled: None,
         }
     }
 
@@ -173,6 +176,7 @@ impl Connection {
     pub fn output_written(&mut self, n: usize, now: Instant) {
         self.now = now;
         self.last_output = now;
+        self.stalled = None;
         self.output.advance(n);
     }
 
@@ -245,13 +249,11 @@ impl Connection {
             .is_none()
             .then(|| self.started + self.config.handshake_timeout);
         let idle = self.config.idle_timeout.map(|idle| self.last_input + idle);
-        [handshake, idle, self.close_deadline, self.heartbeat_at()]
-            .into_iter()
-            .flatten()
-            .min()
+        let rest = [self.close_deadline, self.heartbeat_at(), self.stalls_at()];
+        rest.into_iter().chain([handshake, idle]).flatten().min()
     }
 
-    /// Does what the time demands: closes a silent peer, keeps a patient one company.
+    /// Does what the time demands: closes a silent or deaf peer, keeps a patient one company.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         if self.is_over() {
@@ -262,6 +264,9 @@ impl Connection {
         }
         if self.peer.is_none() && now >= self.started + self.config.handshake_timeout {
             return self.finish(CloseReason::HandshakeTimeout);
+        }
+        if !self.wants_input() {
+            self.last_input = now; // The silence is ours: we do not read.
         }
         if self
             .config
@@ -275,9 +280,21 @@ impl Connection {
             self.write_close(Some(error));
             return self.finish(CloseReason::IdleTimeout);
         }
+        if self.output.len() > 0 && self.stalls_at().is_some_and(|at| now >= at) {
+            match self.stalled {
+                None => self.stalled = Some(now), // The clock starts when we know the time.
+                Some(_) => return self.finish(CloseReason::WriteTimeout),
+            }
+        }
         if self.heartbeat_at().is_some_and(|at| now >= at) {
             self.output.empty_frame();
         }
+    }
+
+    /// When output that nobody takes has waited too long; at once if that wait is not yet timed.
+    fn stalls_at(&self) -> Option<Instant> {
+        let patience = self.config.write_timeout.filter(|_| self.output.len() > 0)?;
+        Some(self.stalled.map_or(self.now, |since| since + patience))
     }
 
     /// Half the peer's patience after our last byte. While output waits, that is our sign of life.
