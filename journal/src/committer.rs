@@ -111,10 +111,7 @@ impl Committer {
             released: mark,
             count: group.count,
         };
-        if let Err(error) = self
-            .append(&mut group.buffer, header)
-            .and_then(|()| self.confirm())
-        {
+        if let Err(error) = self.make_durable(&mut group.buffer, header) {
             self.shared.fail(error, group.waiting);
             return false;
         }
@@ -156,7 +153,7 @@ impl Committer {
             count: 0,
         };
         let mut frame = vec![0; FRAME_HEADER];
-        if let Err(error) = self.append(&mut frame, header).and_then(|()| self.confirm()) {
+        if let Err(error) = self.make_durable(&mut frame, header) {
             self.shared.fail(error, Vec::new());
             return false;
         }
@@ -179,6 +176,19 @@ impl Committer {
         gone.last()
             .map_or(self.released, |segment| segment.info.last_seq + 1)
             .max(self.released)
+    }
+
+    /// The commit rule: write, sync, look.
+    fn make_durable(&mut self, frame: &mut Vec<u8>, header: FrameHeader) -> Result<(), JournalError> {
+        let Err(failed) = self.append(frame, header) else {
+            return self.confirm();
+        };
+        // A successor deletes our spare files, so the first thing an overtaken owner notices may be that one
+        // of them is gone. Then the newer epoch is the reason to report.
+        if let Err(superseded @ JournalError::Superseded { .. }) = self.confirm() {
+            return Err(superseded);
+        }
+        Err(failed)
     }
 
     /// Writes one frame and syncs it.
@@ -211,6 +221,8 @@ impl Committer {
             path: epochs.path().to_owned(),
             why,
         };
+        // The lock first: whoever takes it by force writes an epoch next, which is the better answer.
+        let locked = self.base.lock.is_ours();
         let current = epochs.current().map_err(|e| unreadable(Arc::new(e)))?;
         if current > self.shared.epoch {
             return Err(JournalError::Superseded { epoch: current });
@@ -220,7 +232,7 @@ impl Committer {
                 "our own marker is gone",
             ))));
         }
-        if !self.base.lock.is_ours() {
+        if !locked {
             return Err(JournalError::LockLost {
                 path: self.base.lock.path().to_owned(),
             });

@@ -87,8 +87,9 @@ impl Model {
 
 /// Writes behind the last frame, as a torn write does. The file is the active segment of a closed journal.
 fn add_garbage(dir: &Path, journal: Journal, garbage: &[u8]) {
-    let active = journal.segments().pop().unwrap();
+    // Closed first: a release that is still under way writes a frame of its own.
     journal.close();
+    let active = journal.segments().pop().unwrap();
     let path = files(dir, &format!("seg-{:016x}-{:016x}", active.id, active.epoch))
         .pop()
         .unwrap();
