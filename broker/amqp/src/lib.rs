@@ -10,8 +10,10 @@
 
 mod config;
 mod connection;
+mod desc;
 mod error;
 mod event;
+mod list;
 pub mod message;
 mod output;
 mod performative;

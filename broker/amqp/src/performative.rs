@@ -1,7 +1,9 @@
 //! The nine performatives: what frames say, decoded and encoded.
 
+use crate::desc;
 use crate::error::AmqpError;
-use crate::read::{DecodeError, List, Reader, desc};
+use crate::list::List;
+use crate::read::{DecodeError, Reader};
 use crate::state::{DeliveryState, error_field, put_error, put_state, state_field};
 use crate::terminus::{Source, Target, put_source, put_target, source_field, target_field};
 use crate::value::{Fields, Symbol};

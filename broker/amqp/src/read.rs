@@ -3,7 +3,9 @@
 //! It never recurses deeper than [`MAX_DEPTH`], never makes more values than there were bytes, and never
 //! reads past its slice: hostile input ends in a [`DecodeError`].
 
-use crate::value::{Fields, Symbol, Value};
+use crate::desc;
+use crate::list::List;
+use crate::value::{Symbol, Value};
 use bytes::Bytes;
 use std::fmt;
 
@@ -234,16 +236,21 @@ impl<'a> Reader<'a> {
         self.take(size).map(drop)
     }
 
-    /// The next value, borrowed.
-    pub(crate) fn item(&mut self) -> Result<ValueRef<'a>> {
+    /// The whole encoding of the next value.
+    pub(crate) fn raw(&mut self) -> Result<&'a [u8]> {
         let start = self.rest;
-        let code = self.byte()?;
+        self.skip()?;
+        Ok(start.split_at(start.len() - self.rest.len()).0)
+    }
+
+    /// The next value, borrowed.
+    #[inline]
+    pub(crate) fn item(&mut self) -> Result<ValueRef<'a>> {
+        let code = *self.rest.first().ok_or(DecodeError::Truncated)?;
         if code == 0x45 || code == 0 || code >= 0xc0 {
-            self.rest = start;
-            self.skip()?;
-            let used = start.len() - self.rest.len();
-            return Ok(ValueRef::Compound(&start[..used]));
+            return self.raw().map(ValueRef::Compound);
         }
+        self.rest = self.rest.split_at(1).1;
         self.scalar(code)
     }
 
@@ -395,7 +402,7 @@ impl<'a> Reader<'a> {
             return Ok(code);
         }
         if let ValueRef::Symbol(name) = item {
-            return descriptor_code(name).ok_or(DecodeError::Descriptor);
+            return desc::by_name(name).ok_or(DecodeError::Descriptor);
         }
         Err(DecodeError::Descriptor)
     }
@@ -452,177 +459,6 @@ impl Compound<'_> {
     }
 }
 
-/// The fields of a list (or the keys and values of a map), one by one; missing ones at the end read as null.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct List<'a> {
-    left: usize,
-    body: Reader<'a>,
-}
-
-impl<'a> List<'a> {
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.left == 0
-    }
-
-    #[inline]
-    pub(crate) fn item(&mut self) -> Result<ValueRef<'a>> {
-        if self.left == 0 {
-            return Ok(ValueRef::Null);
-        }
-        self.left -= 1;
-        self.body.item()
-    }
-
-    /// The bytes of the next field, `None` if it is null or missing.
-    pub(crate) fn raw(&mut self) -> Result<Option<Reader<'a>>> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        self.left -= 1;
-        let start = self.body;
-        self.body.skip()?;
-        let used = start.len() - self.body.len();
-        let raw = &start.rest[..used];
-        Ok((raw != [0x40]).then_some(Reader::new(raw)))
-    }
-
-    pub(crate) fn uint(&mut self, what: &'static str) -> Result<Option<u32>> {
-        let item = self.item()?;
-        if let ValueRef::Uint(v) = item {
-            Ok(Some(v))
-        } else {
-            null_or(item, what)
-        }
-    }
-
-    pub(crate) fn ushort(&mut self, what: &'static str) -> Result<Option<u16>> {
-        let item = self.item()?;
-        if let ValueRef::Ushort(v) = item {
-            Ok(Some(v))
-        } else {
-            null_or(item, what)
-        }
-    }
-
-    pub(crate) fn ubyte(&mut self, what: &'static str) -> Result<Option<u8>> {
-        let item = self.item()?;
-        if let ValueRef::Ubyte(v) = item {
-            Ok(Some(v))
-        } else {
-            null_or(item, what)
-        }
-    }
-
-    pub(crate) fn ulong(&mut self, what: &'static str) -> Result<Option<u64>> {
-        let item = self.item()?;
-        if let ValueRef::Ulong(v) = item {
-            Ok(Some(v))
-        } else {
-            null_or(item, what)
-        }
-    }
-
-    pub(crate) fn boolean(&mut self, what: &'static str) -> Result<bool> {
-        let item = self.item()?;
-        if let ValueRef::Bool(v) = item {
-            Ok(v)
-        } else {
-            null_or(item, what).map(Option::unwrap_or_default)
-        }
-    }
-
-    pub(crate) fn binary(&mut self, what: &'static str) -> Result<Option<&'a [u8]>> {
-        let item = self.item()?;
-        if let ValueRef::Binary(v) = item {
-            Ok(Some(v))
-        } else {
-            null_or(item, what)
-        }
-    }
-
-    pub(crate) fn timestamp(&mut self, what: &'static str) -> Result<Option<i64>> {
-        let item = self.item()?;
-        if let ValueRef::Timestamp(v) = item {
-            Ok(Some(v))
-        } else {
-            null_or(item, what)
-        }
-    }
-
-    /// Text; strings and symbols are both accepted, as peers mix them up.
-    pub(crate) fn text(&mut self, what: &'static str) -> Result<Option<&'a str>> {
-        let item = self.item()?;
-        if let ValueRef::String(v) | ValueRef::Symbol(v) = item {
-            Ok(Some(v))
-        } else {
-            null_or(item, what)
-        }
-    }
-
-    pub(crate) fn string(&mut self, what: &'static str) -> Result<Option<String>> {
-        Ok(self.text(what)?.map(str::to_owned))
-    }
-
-    pub(crate) fn symbol(&mut self, what: &'static str) -> Result<Option<Symbol>> {
-        self.text(what)?
-            .map(|v| Symbol::new(v).ok_or(DecodeError::Text))
-            .transpose()
-    }
-
-    /// A field that is one symbol or an array of symbols.
-    pub(crate) fn symbols(&mut self, what: &'static str) -> Result<Vec<Symbol>> {
-        let value = self.item()?.to_value()?;
-        if let Value::Array(items) | Value::List(items) = value {
-            return items.into_iter().map(|item| into_symbol(item, what)).collect();
-        }
-        if value == Value::Null {
-            Ok(Vec::new())
-        } else {
-            Ok(vec![into_symbol(value, what)?])
-        }
-    }
-
-    /// A map from symbols to values; keys that are strings are taken as symbols.
-    pub(crate) fn fields(&mut self, what: &'static str) -> Result<Fields> {
-        let value = self.item()?.to_value()?;
-        into_fields(value, what)
-    }
-}
-
-/// A field of a type not asked for: fine if it is null.
-fn null_or<T>(item: ValueRef<'_>, what: &'static str) -> Result<Option<T>> {
-    if item == ValueRef::Null {
-        Ok(None)
-    } else {
-        Err(DecodeError::Type(what))
-    }
-}
-
-fn into_symbol(value: Value, what: &'static str) -> Result<Symbol> {
-    if let Value::Symbol(symbol) = value {
-        return Ok(symbol);
-    }
-    value
-        .as_str()
-        .and_then(Symbol::new)
-        .ok_or(DecodeError::Type(what))
-}
-
-pub(crate) fn into_fields(value: Value, what: &'static str) -> Result<Fields> {
-    let Value::Map(pairs) = value else {
-        return if value == Value::Null {
-            Ok(Fields::new())
-        } else {
-            Err(DecodeError::Type(what))
-        };
-    };
-    let mut fields = Fields::new();
-    for (key, value) in pairs {
-        fields.push(into_symbol(key, what)?, value);
-    }
-    Ok(fields)
-}
-
 fn text(bytes: &[u8]) -> Result<&str> {
     std::str::from_utf8(bytes).map_err(|_| DecodeError::Text)
 }
@@ -633,61 +469,4 @@ fn ascii(bytes: &[u8]) -> Result<&str> {
     } else {
         Err(DecodeError::Text)
     }
-}
-
-macro_rules! descriptors {
-    ($($name:ident = $code:literal $symbol:literal),+ $(,)?) => {
-        /// Numeric descriptors of the described types we know.
-        pub(crate) mod desc {
-            $(pub(crate) const $name: u64 = $code;)+
-        }
-
-        fn descriptor_code(symbol: &str) -> Option<u64> {
-            match symbol {
-                $($symbol => Some($code),)+
-                _ => None,
-            }
-        }
-    };
-}
-
-descriptors! {
-    OPEN = 0x10 "amqp:open:list",
-    BEGIN = 0x11 "amqp:begin:list",
-    ATTACH = 0x12 "amqp:attach:list",
-    FLOW = 0x13 "amqp:flow:list",
-    TRANSFER = 0x14 "amqp:transfer:list",
-    DISPOSITION = 0x15 "amqp:disposition:list",
-    DETACH = 0x16 "amqp:detach:list",
-    END = 0x17 "amqp:end:list",
-    CLOSE = 0x18 "amqp:close:list",
-    ERROR = 0x1d "amqp:error:list",
-    RECEIVED = 0x23 "amqp:received:list",
-    ACCEPTED = 0x24 "amqp:accepted:list",
-    REJECTED = 0x25 "amqp:rejected:list",
-    RELEASED = 0x26 "amqp:released:list",
-    MODIFIED = 0x27 "amqp:modified:list",
-    SOURCE = 0x28 "amqp:source:list",
-    TARGET = 0x29 "amqp:target:list",
-    COORDINATOR = 0x30 "amqp:coordinator:list",
-    DECLARE = 0x31 "amqp:declare:list",
-    DISCHARGE = 0x32 "amqp:discharge:list",
-    DECLARED = 0x33 "amqp:declared:list",
-    TRANSACTIONAL = 0x34 "amqp:transactional-state:list",
-    SASL_MECHANISMS = 0x40 "amqp:sasl-mechanisms:list",
-    SASL_INIT = 0x41 "amqp:sasl-init:list",
-    SASL_CHALLENGE = 0x42 "amqp:sasl-challenge:list",
-    SASL_RESPONSE = 0x43 "amqp:sasl-response:list",
-    SASL_OUTCOME = 0x44 "amqp:sasl-outcome:list",
-    HEADER = 0x70 "amqp:header:list",
-    DELIVERY_ANNOTATIONS = 0x71 "amqp:delivery-annotations:map",
-    MESSAGE_ANNOTATIONS = 0x72 "amqp:message-annotations:map",
-    PROPERTIES = 0x73 "amqp:properties:list",
-    APPLICATION_PROPERTIES = 0x74 "amqp:application-properties:map",
-    DATA = 0x75 "amqp:data:binary",
-    SEQUENCE = 0x76 "amqp:amqp-sequence:list",
-    VALUE = 0x77 "amqp:amqp-value:*",
-    FOOTER = 0x78 "amqp:footer:map",
-    NO_LOCAL = 0x0000_468c_0000_0003 "apache.org:no-local-filter:list",
-    SELECTOR = 0x0000_468c_0000_0004 "apache.org:selector-filter:string",
 }

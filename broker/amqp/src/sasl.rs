@@ -1,6 +1,7 @@
 //! SASL frames and credentials. Who may enter is the owner's decision; this module only reads and writes.
 
-use crate::read::{DecodeError, Reader, desc};
+use crate::desc;
+use crate::read::{DecodeError, Reader};
 use crate::value::Symbol;
 use crate::write::{ListWriter, put_binary, put_string, put_symbols, put_ubyte};
 use bytes::Bytes;

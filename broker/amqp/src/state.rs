@@ -1,7 +1,9 @@
 //! Delivery states: outcomes, and what transactions add to them.
 
+use crate::desc;
 use crate::error::AmqpError;
-use crate::read::{DecodeError, List, Reader, desc};
+use crate::list::List;
+use crate::read::{DecodeError, Reader};
 use crate::value::Fields;
 use crate::write::{ListWriter, put_binary, put_bool, put_ulong};
 use bytes::Bytes;

@@ -1,6 +1,8 @@
 //! Termini: where a link comes from and goes to, with filters.
 
-use crate::read::{DecodeError, List, Reader, desc};
+use crate::desc;
+use crate::list::List;
+use crate::read::{DecodeError, Reader};
 use crate::state::{Outcome, outcome_field, put_outcome};
 use crate::value::{Fields, Symbol, Value};
 use crate::write::{ListWriter, put_symbol};

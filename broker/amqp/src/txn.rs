@@ -1,7 +1,8 @@
 //! What clients say to a transaction coordinator: declare and discharge.
 
+use crate::desc;
 use crate::message::section_body;
-use crate::read::{DecodeError, desc};
+use crate::read::DecodeError;
 use crate::state::{TxnId, txn_id};
 use crate::value::Symbol;
 use crate::write::{ListWriter, put_binary, put_bool, put_ulong};

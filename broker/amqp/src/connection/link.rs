@@ -8,8 +8,7 @@ use super::{Command, Connection, Fault};
 use crate::config::{AcceptOptions, AttachOptions, RemoteAttach};
 use crate::error::{AmqpError, CommandError, condition};
 use crate::event::{DeliveryId, Event, Key, LinkId, SessionId, Unsettled};
-use crate::performative::{Attach, Detach, Flow, Performative, RcvSettleMode, Role, SndSettleMode};
-use crate::ring::{left, serial_before};
+use crate::performative::{Attach, Detach, Performative, RcvSettleMode, Role, SndSettleMode};
 use crate::terminus::Target;
 
 #[derive(Debug)]
@@ -29,7 +28,7 @@ pub(super) struct Link {
     pub(super) delivery_count: u32,
     pub(super) credit: u32,
     pub(super) drain: bool,
-    available: u32,
+    pub(super) available: u32,
     /// Receiver: the delivery-count up to which credit was ever granted.
     pub(super) limit: u32,
     pub(super) unsettled: u32,
@@ -38,7 +37,6 @@ pub(super) struct Link {
     pub(super) max_message_size: u64,
     snd_settle_mode: SndSettleMode,
     rcv_settle_mode: RcvSettleMode,
-    pub(super) next_tag: u32,
 }
 
 impl Link {
@@ -63,7 +61,6 @@ impl Link {
             max_message_size: 0,
             snd_settle_mode: SndSettleMode::Mixed,
             rcv_settle_mode: RcvSettleMode::First,
-            next_tag: 0,
         }
     }
 
@@ -80,16 +77,6 @@ impl Link {
     /// The link is in use, or its answer is still to come: its name is taken.
     fn holds_name(&self) -> bool {
         self.is_awaited() || (!self.announced && self.remote != End::Detached && self.local != End::Detached)
-    }
-
-    fn grant(&mut self, credit: u32, drain: bool) {
-        self.credit = credit;
-        self.drain = drain;
-        let limit = self.delivery_count.wrapping_add(credit);
-        // Credit taken back does not outlaw messages already on their way.
-        if serial_before(self.limit, limit) {
-            self.limit = limit;
-        }
     }
 }
 
@@ -535,147 +522,6 @@ impl Connection {
         {
             *slot = None;
         }
-    }
-
-    pub(super) fn on_link_flow(&mut self, session: Key, handle: u32, flow: &Flow) -> Result<(), Fault> {
-        let key = self.link_by_handle(session, handle)?;
-        let Some(link) = self.links.fetch_mut(key) else {
-            return Ok(());
-        };
-        if link.local == End::Detached {
-            return Ok(());
-        }
-        match link.role {
-            Role::Sender => {
-                let seen = flow.delivery_count.unwrap_or(link.delivery_count);
-                let credit = left(flow.link_credit.unwrap_or(0), seen, link.delivery_count);
-                let news = credit != link.credit || flow.drain;
-                (link.credit, link.drain) = (credit, flow.drain);
-                if news && link.local == End::Attached {
-                    self.events.push_back(Event::Credit {
-                        link: LinkId(key),
-                        credit,
-                        drain: flow.drain,
-                    });
-                }
-            }
-            Role::Receiver => {
-                if let Some(count) = flow.delivery_count
-                    && serial_before(link.delivery_count, count)
-                    && !serial_before(link.limit, count)
-                {
-                    let burnt = count.wrapping_sub(link.delivery_count);
-                    link.delivery_count = count;
-                    link.credit = link.credit.saturating_sub(burnt);
-                }
-                self.check_drained(key);
-            }
-        }
-        if flow.echo {
-            self.write_link_flow(key);
-        }
-        Ok(())
-    }
-
-    /// Receiver: reports a drain done once no credit is left.
-    pub(super) fn check_drained(&mut self, key: Key) {
-        if let Some(link) = self.links.fetch_mut(key)
-            && link.drain
-            && link.credit == 0
-        {
-            link.drain = false;
-            self.events.push_back(Event::Drained { link: LinkId(key) });
-        }
-    }
-
-    fn write_link_flow(&mut self, key: Key) {
-        let Some(link) = self.links.fetch(key).filter(|link| link.local == End::Attached) else {
-            return;
-        };
-        let Some(session) = self.sessions.fetch_mut(link.session) else {
-            return;
-        };
-        let mut flow = session.flow(self.config.incoming_window);
-        let counted = link.role == Role::Sender || link.remote != End::Unattached;
-        flow.handle = Some(link.local_handle);
-        flow.delivery_count = counted.then_some(link.delivery_count);
-        flow.link_credit = Some(link.credit);
-        flow.drain = link.drain;
-        flow.available = (link.role == Role::Sender).then_some(link.available);
-        self.output.frame(session.channel, &Performative::Flow(flow));
-    }
-
-    /// Receiver: sets the credit outstanding to `credit` messages from now. With `drain` the sender sends
-    /// what it has and gives the rest back: `Drained` follows.
-    ///
-    /// # Errors
-    /// `UnknownLink`, `WrongRole`, or `NotAttached` if our side is not attached.
-    pub fn grant_credit(&mut self, link: LinkId, credit: u32, drain: bool) -> Command {
-        self.require_open()?;
-        let held = self.live_link(link)?;
-        if held.role != Role::Receiver {
-            return Err(CommandError::WrongRole);
-        }
-        held.grant(credit.min(i32::MAX.cast_unsigned()), drain);
-        self.write_link_flow(link.0);
-        Ok(())
-    }
-
-    /// Sender: says that all that was available has been sent. Credit left is given back if the receiver
-    /// asked for it; otherwise nothing happens.
-    ///
-    /// # Errors
-    /// `UnknownLink`, `WrongRole`, or `NotAttached`.
-    pub fn drained(&mut self, link: LinkId) -> Command {
-        self.require_open()?;
-        let held = self.live_link(link)?;
-        if held.role != Role::Sender {
-            return Err(CommandError::WrongRole);
-        }
-        if !held.drain {
-            return Ok(());
-        }
-        held.delivery_count = held.delivery_count.wrapping_add(held.credit);
-        held.credit = 0;
-        self.write_link_flow(link.0);
-        if let Some(held) = self.links.fetch_mut(link.0) {
-            held.drain = false;
-        }
-        Ok(())
-    }
-
-    /// Sender: how many messages wait for credit. A hint that goes with the next flow.
-    ///
-    /// # Errors
-    /// `UnknownLink`, `WrongRole`, or `NotAttached`.
-    pub fn set_available(&mut self, link: LinkId, available: u32) -> Command {
-        let held = self.live_link(link)?;
-        if held.role != Role::Sender {
-            return Err(CommandError::WrongRole);
-        }
-        held.available = available;
-        Ok(())
-    }
-
-    /// A link attached on our side and not detached by the peer.
-    fn live_link(&mut self, link: LinkId) -> Command<&mut Link> {
-        let held = self.links.fetch_mut(link.0).ok_or(CommandError::UnknownLink)?;
-        let session = self
-            .sessions
-            .fetch(held.session)
-            .ok_or(CommandError::UnknownLink)?;
-        let live = held.local == End::Attached && held.remote != End::Detached && session.is_open();
-        if live {
-            Ok(held)
-        } else {
-            Err(CommandError::NotAttached)
-        }
-    }
-
-    /// Credit left on a link, of either role; 0 if it has gone.
-    #[must_use]
-    pub fn credit(&self, link: LinkId) -> u32 {
-        self.links.fetch(link.0).map_or(0, |link| link.credit)
     }
 
     /// Deliveries of a link not yet settled; 0 if it has gone.

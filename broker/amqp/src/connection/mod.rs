@@ -4,6 +4,7 @@
 //! events, so an owner that stops polling also stops the peer. Invariant: after `Event::Closed` nothing more
 //! is parsed and no event follows.
 
+mod credit;
 mod handshake;
 mod link;
 mod receive;

@@ -84,34 +84,30 @@ impl Connection {
     /// `NoCredit` and `WindowShut`: wait for `Credit`. `TooManyUnsettled`: wait for dispositions.
     /// `MessageTooLarge`, `TagTooLong`: never. `NotOpen`, `UnknownLink`, `NotAttached`, `WrongRole`.
     pub fn send(&mut self, link: LinkId, message: Outgoing<'_>) -> Command<DeliveryId> {
-        if !self.is_open() {
-            return Err(CommandError::NotOpen);
-        }
+        self.require_open()?;
         if self.links.fetch(link.0).is_some_and(|link| link.coordinator) {
             self.flush(); // A discharge must not overtake the settlements it is to cover.
         }
-        let max_unsettled = self.config.max_unsettled;
-        let max_frame = self.max_frame_size() as usize;
-        let Self {
-            sessions,
-            links,
-            output,
-            ..
-        } = self;
-        let held = links.fetch_mut(link.0).ok_or(CommandError::UnknownLink)?;
+        let id = self.admit(link, &message)?;
+        self.write_message(link, id, message);
+        Ok(DeliveryId(id))
+    }
+
+    /// Checks that a message may be sent now, and numbers it.
+    fn admit(&mut self, link: LinkId, message: &Outgoing<'_>) -> Command<u32> {
+        let held = self.links.fetch_mut(link.0).ok_or(CommandError::UnknownLink)?;
         if held.role != Role::Sender {
             return Err(CommandError::WrongRole);
         }
         let attached = held.is_attached();
-        let session = sessions
+        let session = self
+            .sessions
             .fetch_mut(held.session)
-            .filter(|session| attached && session.is_open());
+            .filter(|s| attached && s.is_open());
         let session = session.ok_or(CommandError::NotAttached)?;
-        let size = message.head.len() + message.payload.len();
-        if held.max_message_size != 0 && size as u64 > held.max_message_size {
-            return Err(CommandError::MessageTooLarge {
-                limit: held.max_message_size,
-            });
+        let (size, limit) = (message.head.len() + message.payload.len(), held.max_message_size);
+        if limit != 0 && size as u64 > limit {
+            return Err(CommandError::MessageTooLarge { limit });
         }
         if held.credit == 0 {
             return Err(CommandError::NoCredit);
@@ -119,29 +115,40 @@ impl Connection {
         if !session.window_is_open() {
             return Err(CommandError::WindowShut);
         }
-        let tag = match message.tag {
-            Some(tag) => DeliveryTag::new(tag).ok_or(CommandError::TagTooLong)?,
-            None => DeliveryTag::from_counter(held.next_tag),
-        };
+        if message.tag.is_some_and(|tag| tag.len() > 32) {
+            return Err(CommandError::TagTooLong);
+        }
         let id = session.next_delivery_id;
         if !message.settled {
             let sent = Sent {
                 link: link.0,
                 context: message.context,
             };
-            if held.unsettled >= max_unsettled || !session.sent.push(id, sent) {
+            if held.unsettled >= self.config.max_unsettled || !session.sent.push(id, sent) {
                 return Err(CommandError::TooManyUnsettled);
             }
             held.unsettled += 1;
         }
         session.next_delivery_id = id.wrapping_add(1);
-        held.next_tag = held.next_tag.wrapping_add(1);
         held.credit -= 1;
         held.delivery_count = held.delivery_count.wrapping_add(1);
+        Ok(id)
+    }
+
+    fn write_message(&mut self, link: LinkId, id: u32, message: Outgoing<'_>) {
+        let max_frame = self.max_frame_size() as usize;
+        let Some(held) = self.links.fetch_mut(link.0) else {
+            return;
+        };
+        let Some(session) = self.sessions.fetch_mut(held.session) else {
+            return;
+        };
+        let tag = message.tag.and_then(DeliveryTag::new);
         let transfer = Transfer {
             handle: held.local_handle,
             delivery_id: Some(id),
-            tag: Some(tag),
+            // The delivery-count is unique among the unsettled deliveries of the link.
+            tag: Some(tag.unwrap_or_else(|| DeliveryTag::from_counter(held.delivery_count))),
             message_format: Some(message.message_format),
             settled: message.settled,
             state: message
@@ -149,16 +156,16 @@ impl Connection {
                 .map(|txn| DeliveryState::Transactional { txn, outcome: None }),
             ..Transfer::default()
         };
-        let written = write_whole(
-            output,
+        let head = message.head;
+        if !write_whole(
+            &mut self.output,
             session,
             &transfer,
-            message.head,
+            head,
             &message.payload,
             max_frame,
-        );
-        if !written {
-            let head = Bytes::copy_from_slice(message.head);
+        ) {
+            let head = Bytes::copy_from_slice(head);
             let pending = Pending {
                 link: link.0,
                 transfer,
@@ -169,7 +176,6 @@ impl Connection {
             let key = held.session;
             self.pump(key);
         }
-        Ok(DeliveryId(id))
     }
 
     /// Writes frames of a session's waiting message while the window is open.

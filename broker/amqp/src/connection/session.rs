@@ -227,28 +227,21 @@ impl Connection {
         {
             return refuse(condition::NOT_ALLOWED, "a second Begin on a channel");
         }
-        let (key, by_peer) = match begin.remote_channel {
-            Some(local) => {
-                let key = self.local_channels.get(usize::from(local)).copied().flatten();
-                let awaited = |key: &Key| {
-                    self.sessions
-                        .fetch(*key)
-                        .is_some_and(|s| s.remote == End::Unattached)
-                };
-                let Some(key) = key.filter(awaited) else {
+        let by_peer = begin.remote_channel.is_none();
+        let key = match begin.remote_channel {
+            Some(local) => match self.awaiting_session(local) {
+                Some(key) => key,
+                None => {
                     return refuse(
                         condition::INVALID_FIELD,
                         "remote-channel names no session that waits",
                     );
-                };
-                (key, false)
-            }
-            None => {
-                let Some((key, _)) = self.new_session() else {
-                    return refuse(condition::RESOURCE_LIMIT_EXCEEDED, "too many sessions");
-                };
-                (key, true)
-            }
+                }
+            },
+            None => match self.new_session() {
+                Some((key, _)) => key,
+                None => return refuse(condition::RESOURCE_LIMIT_EXCEEDED, "too many sessions"),
+            },
         };
         self.map_channel(channel, key);
         if let Some(session) = self.sessions.fetch_mut(key) {
@@ -264,6 +257,15 @@ impl Connection {
             });
         }
         Ok(())
+    }
+
+    /// Our session on this channel, if the peer has not answered it.
+    fn awaiting_session(&self, channel: u16) -> Option<Key> {
+        let key = self.local_channels.get(usize::from(channel)).copied().flatten()?;
+        self.sessions
+            .fetch(key)
+            .filter(|session| session.remote == End::Unattached)?;
+        Some(key)
     }
 
     fn map_channel(&mut self, channel: u16, key: Key) {

@@ -1,7 +1,7 @@
 //! Making a message.
 
 use super::Header;
-use crate::read::desc;
+use crate::desc;
 use crate::value::{Fields, Symbol, Value};
 use crate::write::{
     ListWriter, put_binary, put_compound, put_fields, put_string, put_timestamp, put_uint, put_ulong,

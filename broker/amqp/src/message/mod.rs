@@ -10,7 +10,8 @@ mod view;
 pub use build::MessageBuilder;
 pub use view::{Body, DataSections, MapIter, MessageView, Properties};
 
-use crate::read::{DecodeError, Reader, desc};
+use crate::desc;
+use crate::read::{DecodeError, Reader};
 use crate::write::{ListWriter, put_bool, put_ubyte, put_uint};
 use bytes::Bytes;
 

@@ -1,7 +1,9 @@
 //! Reading a message in place.
 
 use super::Header;
-use crate::read::{DecodeError, List, Reader, ValueRef, desc};
+use crate::desc;
+use crate::list::List;
+use crate::read::{DecodeError, Reader, ValueRef};
 
 type Result<T> = std::result::Result<T, DecodeError>;
 
