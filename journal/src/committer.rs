@@ -202,8 +202,10 @@ impl Committer {
         disk.write_all_at(&file.file, frame, *at)
             .map_err(|e| JournalError::write(&file.path, e))?;
         let started = Instant::now();
-        disk.sync(&file.file)
-            .map_err(|e| JournalError::sync(&file.path, e))?;
+        if let Err(e) = disk.sync(&file.file) {
+            disk.forget(&file.file, *at, length);
+            return Err(JournalError::sync(&file.path, e));
+        }
         let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         *at += length;
         file.size = file.size.max(*at + TERMINATOR as u64);

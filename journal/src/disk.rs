@@ -2,7 +2,11 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
+
+/// A multiple of every page size in use.
+const PAGE: u64 = 64 * 1024;
 
 /// Performs writes and syncs.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +27,14 @@ impl Disk {
         #[cfg(test)]
         self.faults.before_sync()?;
         file.sync_data()
+    }
+
+    /// Drops cached pages whose sync failed. The kernel takes them for clean although the disk never got
+    /// them; a successor on this machine has to read what is on the disk. Nothing depends on success.
+    pub(crate) fn forget(&self, file: &File, offset: u64, length: u64) {
+        let start = offset - offset % PAGE;
+        let whole = NonZeroU64::new((offset + length - start).next_multiple_of(PAGE));
+        let _ = rustix::fs::fadvise(file, start, whole, rustix::fs::Advice::DontNeed);
     }
 }
 

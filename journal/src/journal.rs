@@ -202,7 +202,8 @@ impl Journal {
     }
 
     /// Calls `hook` once, from the committer thread, when the journal fails; at once, and from this
-    /// thread, if it already has. Not called for [`close`](Self::close).
+    /// thread, if it already has. Not called for [`close`](Self::close). A hook that owns
+    /// a handle keeps the journal open until it is closed explicitly.
     pub fn on_failure(&self, hook: impl FnOnce(JournalError) + Send + 'static) {
         let mut queue = self.handle.shared.queue();
         match queue.failed.clone() {
@@ -399,6 +400,10 @@ impl Shared {
         while !queue.closing {
             queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+        // Dropped outside of the queue's lock, because a hook may own a handle.
+        let hooks = std::mem::take(&mut queue.on_failure);
+        drop(queue);
+        drop(hooks);
     }
 }
 

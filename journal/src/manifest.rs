@@ -27,7 +27,7 @@ pub(crate) struct Manifest {
     pub(crate) next_seq: u64,
     /// Records below are not needed.
     pub(crate) released: u64,
-    /// The segments that hold everything before `next_seq`, oldest first.
+    /// The segments that hold everything before `next_seq`, oldest first, which is by id.
     pub(crate) sealed: Vec<Sealed>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The order is what makes it safe to crash, and to be overtaken, at any point:
 //! 1. The newest manifest and the names decide which files are live ([`select`](crate::select)).
-//! 2. All of them are opened, then read in sequence order.
+//! 2. The headers of all of them are read, then the records in sequence order.
 //! 3. They are synced: what was read may have been in memory only.
 //! 4. They are renamed to this epoch, so that an earlier owner that wakes cannot remove them by their old
 //!    names. Until step 5 the old manifest holds, and it accepts both names.
@@ -37,15 +37,16 @@ const OPEN_TRIES: u32 = 20;
 /// Pause between two of these.
 const OPEN_PAUSE: Duration = Duration::from_millis(2);
 
-/// A live segment, opened.
+/// A live segment. It is not kept open, because there may be more segments than file descriptors; its inode
+/// tells it from any other file, whatever its name is by now.
 pub(crate) struct Live {
-    pub(crate) file: File,
     pub(crate) path: PathBuf,
     pub(crate) header: SegmentHeader,
     /// What the manifest says about it, if it was sealed.
     pub(crate) sealed: Option<Sealed>,
-    /// Size of the file when it was opened.
+    /// Size of the file when it was found.
     pub(crate) size: u64,
+    identity: (u64, u64),
 }
 
 /// What there is to read.
@@ -115,12 +116,12 @@ fn try_find(dir: &Path, epoch: u64) -> Result<Found, OpenError> {
     let mut missing = Vec::new();
     for sealed in &manifest.sealed {
         match chosen.remove(&sealed.id) {
-            Some(file) => live.push(open(dir, file, Some(sealed), &manifest)?),
+            Some(file) => live.push(inspect(dir, file, Some(sealed), &manifest)?),
             None => missing.push(sealed.clone()),
         }
     }
     for file in chosen.into_values() {
-        live.push(open(dir, file, None, &manifest)?);
+        live.push(inspect(dir, file, None, &manifest)?);
     }
     Ok(Found {
         manifest,
@@ -160,7 +161,7 @@ fn gone_or(error: io::Error, op: &'static str, path: &Path) -> OpenError {
     open_io(op, path, error)
 }
 
-fn open(dir: &Path, chosen: Chosen, sealed: Option<&Sealed>, base: &Manifest) -> Result<Live, OpenError> {
+fn inspect(dir: &Path, chosen: Chosen, sealed: Option<&Sealed>, base: &Manifest) -> Result<Live, OpenError> {
     let path = dir.join(names::segment(chosen.id, chosen.named));
     let corrupt = |why: &str| OpenError::Corrupt {
         file: path.clone(),
@@ -168,7 +169,7 @@ fn open(dir: &Path, chosen: Chosen, sealed: Option<&Sealed>, base: &Manifest) ->
         why: why.to_owned(),
     };
     let file = File::open(&path).map_err(|e| gone_or(e, "open", &path))?;
-    let size = file.metadata().map_err(|e| open_io("stat", &path, e))?.len();
+    let metadata = file.metadata().map_err(|e| open_io("stat", &path, e))?;
     let mut bytes = [0; SEGMENT_HEADER];
     match file.read_exact_at(&mut bytes, 0) {
         Ok(()) => {}
@@ -196,13 +197,35 @@ fn open(dir: &Path, chosen: Chosen, sealed: Option<&Sealed>, base: &Manifest) ->
             "the manifest of the epoch that wrote this segment is missing",
         ));
     }
+    let (size, identity) = (metadata.len(), (metadata.dev(), metadata.ino()));
     Ok(Live {
-        file,
         path,
         header,
         sealed: sealed.cloned(),
         size,
+        identity,
     })
+}
+
+impl Live {
+    /// Opens the file, wherever it is now.
+    pub(crate) fn open(&self, dir: &Path) -> Result<File, OpenError> {
+        let mut path = self.path.clone();
+        for _ in 0..OPEN_TRIES {
+            match File::open(&path) {
+                Ok(file) => return Ok(file),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(open_io("open", &path, e)),
+            }
+            match current_name(dir, self)? {
+                Some(found) => path = found,
+                None => break,
+            }
+        }
+        Err(OpenError::Vanished {
+            file: self.path.clone(),
+        })
+    }
 }
 
 /// Makes what was read durable and ours. Returns the manifest that says so.
@@ -213,11 +236,15 @@ fn seal(
     kept: &[Sealed],
     recovery: &Recovery,
 ) -> Result<Manifest, OpenError> {
-    let is_kept = |live: &&Live| kept.iter().any(|sealed| sealed.id == live.header.id);
+    let is_kept = |live: &&Live| {
+        kept.binary_search_by_key(&live.header.id, |sealed| sealed.id)
+            .is_ok()
+    };
     for live in found.live.iter().filter(is_kept) {
         if live.sealed.is_none() {
+            let file = live.open(&base.dir)?;
             base.disk
-                .sync(&live.file)
+                .sync(&file)
                 .map_err(|e| open_io("sync", &live.path, e))?;
         }
         adopt(&base.dir, epoch, live)?;
@@ -256,16 +283,14 @@ fn adopt(dir: &Path, epoch: u64, live: &Live) -> Result<(), OpenError> {
     })
 }
 
-/// Finds the opened file under another name.
+/// Finds the file under another name.
 fn current_name(dir: &Path, live: &Live) -> Result<Option<PathBuf>, OpenError> {
-    let ours = live.file.metadata().map_err(|e| open_io("stat", &live.path, e))?;
     for name in list(dir)?.names {
         let FileName::Segment { id, epoch } = name else {
             continue;
         };
         let path = dir.join(names::segment(id, epoch));
-        let same =
-            fs::metadata(&path).is_ok_and(|other| (other.dev(), other.ino()) == (ours.dev(), ours.ino()));
+        let same = fs::metadata(&path).is_ok_and(|other| (other.dev(), other.ino()) == live.identity);
         if same {
             return Ok(Some(path));
         }
@@ -334,11 +359,8 @@ fn start(
 
 /// The sealed segments as the owner will see them.
 fn inherited(manifest: &Manifest, live: &[Live]) -> Vec<Segment> {
-    let size = |id| {
-        live.iter()
-            .find(|live| live.header.id == id)
-            .map_or(0, |live| live.size)
-    };
+    let found = |id| live.binary_search_by_key(&id, |live| live.header.id).ok();
+    let size = |id| found(id).map_or(0, |at| live[at].size);
     let segment = |sealed: &Sealed| Segment {
         info: SegmentInfo {
             id: sealed.id,

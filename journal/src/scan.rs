@@ -72,7 +72,8 @@ impl Scan {
         let mut buffer = Vec::new();
         for live in &found.live {
             let limit = live.sealed.as_ref().map_or(live.size, |sealed| sealed.bytes);
-            let mut reader = Reader::new(&live.file, live.header, limit, buffer);
+            let file = live.open(&self.dir)?;
+            let mut reader = Reader::new(&file, live.header, limit, buffer);
             let contents = self.segment(live, &mut reader, &mut visit)?;
             self.keep(live, &contents);
             buffer = reader.into_buffer();

@@ -85,7 +85,10 @@ impl Listing {
             if manifest.epoch == 0 {
                 return Err(Undecided::NoManifest { id, named });
             }
-            let sealed = manifest.sealed.iter().any(|sealed| sealed.id == id);
+            let sealed = manifest
+                .sealed
+                .binary_search_by_key(&id, |sealed| sealed.id)
+                .is_ok();
             let counts = named >= manifest.epoch && (sealed || id >= manifest.next_id);
             if counts && live.insert(id, segment).is_some() {
                 return Err(Undecided::Twice { id, named });

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Owned, batch, eventually, force, numbered, open, small, try_open};
+use common::{Owned, batch, eventually, force, growing, numbered, open, small, try_open};
 use daymark_journal::{Journal, JournalError, OpenError};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
 
 const CHILD_DIR: &str = "DAYMARK_JOURNAL_TEST_DIR";
 const ROUNDS: &str = "DAYMARK_JOURNAL_TEST_KILLS";
@@ -272,5 +272,31 @@ fn a_frozen_process_that_was_overtaken_acknowledges_nothing_when_it_wakes() {
         assert_eq!(tail, (1..=50).map(|n| numbered(n, 50)).collect::<Vec<_>>());
         assert_eq!(again.last().unwrap().seq, *after.last().unwrap());
         assert_holds(&again, &writer.acknowledged, recovery.released_before);
+    }
+}
+
+#[test]
+fn more_segments_than_file_descriptors_are_recovered() {
+    if let Some(dir) = role() {
+        let few = Rlimit {
+            current: Some(40),
+            maximum: Some(40),
+        };
+        setrlimit(Resource::Nofile, few).expect("a limit can be lowered");
+        return write_for_ever(&dir, false);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, ..) = open(dir.path(), growing());
+    for _ in 0..60 {
+        journal.append_and_wait(batch(&[&[1; 60_000]])).unwrap();
+    }
+    assert_eq!(journal.segments().len(), 60);
+    drop(journal);
+    // Once as they were left, and once sealed.
+    for _ in 0..2 {
+        let mut writer = Writer::start("more_segments_than_file_descriptors_are_recovered", dir.path());
+        writer.read_until(|_, count| count >= 10);
+        writer.kill();
+        assert!(writer.acknowledged.len() >= 10);
     }
 }
