@@ -192,3 +192,35 @@ impl PartialEq for dyn Place + '_ {
 }
 
 impl Eq for dyn Place + '_ {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        text.parse().expect("a name")
+    }
+
+    #[test]
+    fn the_gap_behind_a_name_lies_after_everything_below_it_and_before_what_follows() {
+        let (a, deep) = (name("a"), name("a/b"));
+        let [behind_a, behind_deep] = [&a, &deep].map(|name| Point {
+            components: name.components(),
+            is_past: true,
+        });
+        let order: [&dyn Place; 7] = [
+            &name(""),
+            &a,
+            &deep,
+            &behind_deep,
+            &behind_a,
+            &name("a "),
+            &name("b"),
+        ];
+        for (i, left) in order.iter().enumerate() {
+            for (j, right) in order.iter().enumerate() {
+                assert_eq!(left.cmp(right), i.cmp(&j), "{i} and {j}");
+            }
+        }
+    }
+}
