@@ -28,7 +28,7 @@ pub struct Config {
     pub input_limit: usize,
     /// `is_writable` turns false while more bytes than this wait to be written. Default 256 KiB.
     pub output_high_water: usize,
-    /// Above this many bytes of unread output nothing more is parsed. Default 8 MiB.
+    /// Above this many bytes of unread output other than messages nothing more is parsed. Default 8 MiB.
     pub output_limit: usize,
     /// Silence of the peer after which we close; the peer is told half of it. Default 60 s. `None`: never.
     pub idle_timeout: Option<Duration>,

@@ -56,7 +56,8 @@ pub struct Message {
     pub settled: bool,
     /// 0 for AMQP messages.
     pub message_format: u32,
-    /// The message's sections. A slice of the bytes that came in if it came in one frame.
+    /// The message's sections. A slice of the bytes that came in if it came in one frame: keeping it keeps
+    /// the whole buffer that was read into.
     pub payload: Bytes,
     /// It takes effect when this transaction commits.
     pub txn: Option<TxnId>,

@@ -20,11 +20,18 @@ pub(crate) struct Output {
     sealed_len: usize,
     tail: Vec<u8>,
     written: usize,
+    /// Bytes of frames other than messages, at most: the older part of them may have been written.
+    control: usize,
 }
 
 impl Output {
     pub(crate) fn len(&self) -> usize {
         self.sealed_len + self.tail.len() - self.written
+    }
+
+    /// How many of the waiting bytes are, at most, other than messages.
+    pub(crate) fn control_len(&self) -> usize {
+        self.control.min(self.len())
     }
 
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
@@ -35,12 +42,14 @@ impl Output {
         let start = self.begin(channel, AMQP_FRAME);
         performative.encode(&mut self.tail);
         self.finish(start, 0);
+        self.control += self.tail.len() - start;
     }
 
     pub(crate) fn frame_with(&mut self, channel: u16, encode: impl FnOnce(&mut Vec<u8>)) {
         let start = self.begin(channel, AMQP_FRAME);
         encode(&mut self.tail);
         self.finish(start, 0);
+        self.control += self.tail.len() - start;
     }
 
     pub(crate) fn sasl(&mut self, frame: &SaslFrame) {
@@ -116,7 +125,12 @@ impl Output {
         count
     }
 
-    pub(crate) fn advance(&mut self, mut n: usize) {
+    pub(crate) fn advance(&mut self, n: usize) {
+        self.step(n);
+        self.control = self.control_len();
+    }
+
+    fn step(&mut self, mut n: usize) {
         while let Some(front) = self.sealed.front_mut() {
             let step = n.min(front.len());
             n -= step;

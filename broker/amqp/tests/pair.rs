@@ -6,7 +6,8 @@ use bytes::Bytes;
 use common::*;
 use daymark_amqp::message::{Body, MessageView};
 use daymark_amqp::*;
-use std::time::Duration;
+use std::io::IoSlice;
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_message_goes_from_client_to_server_and_its_acceptance_comes_back() {
@@ -624,4 +625,51 @@ fn a_peer_we_do_not_read_is_not_called_silent() {
     pair.pass(Duration::from_secs(9));
     pair.server.handle_timeout(pair.now);
     assert_eq!(poll(&mut pair.server), []);
+}
+
+#[test]
+fn two_peers_that_send_large_messages_at_once_both_go_on_reading() {
+    let small = || Config {
+        output_limit: 1_000,
+        input_limit: 0,
+        max_frame_size: 4_096,
+        ..Config::default()
+    };
+    let mut pair = Pair::open_with(small(), small());
+    let (session, _) = pair.session();
+    let (out, server_in) = pair.sending_link(session, "out");
+    let (client_in, server_out) = pair.receiving_link(session, "in");
+    pair.credit_to_client(server_in, 1);
+    pair.client.grant_credit(client_in, 1, false).unwrap();
+    pair.at_server();
+    let large = Bytes::from(vec![1; 500_000]);
+    pair.client.send(out, Outgoing::new(large.clone())).unwrap();
+    pair.server
+        .send(server_out, Outgoing::new(large.clone()))
+        .unwrap();
+    assert!(pair.client.output_len() > 400_000 && !pair.client.is_writable());
+    let (mut at_client, mut at_server) = (Vec::new(), Vec::new());
+    while pair.client.output_len() + pair.server.output_len() > 0 {
+        assert!(pair.server.wants_input() && pair.client.wants_input());
+        let there = take_some(&mut pair.client, 1_000, pair.now);
+        let back = take_some(&mut pair.server, 1_000, pair.now);
+        pair.server.input(&there, pair.now);
+        pair.client.input(&back, pair.now);
+        at_server.extend(poll(&mut pair.server));
+        at_client.extend(poll(&mut pair.client));
+    }
+    assert_eq!((messages(at_server).len(), messages(at_client).len()), (1, 1));
+}
+
+/// Writes a little, as a full socket would allow.
+fn take_some(connection: &mut Connection, limit: usize, now: Instant) -> Vec<u8> {
+    let mut slices = [IoSlice::new(&[])];
+    let filled = connection.output_slices(&mut slices);
+    let bytes: Vec<u8> = slices[..filled]
+        .iter()
+        .flat_map(|slice| slice.iter().copied())
+        .take(limit)
+        .collect();
+    connection.output_written(bytes.len(), now);
+    bytes
 }

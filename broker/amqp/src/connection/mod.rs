@@ -298,11 +298,11 @@ impl Connection {
         Some(self.stalled.map_or(self.now, |since| since + patience))
     }
 
-    /// Half the peer's patience after our last byte. While output waits, that is our sign of life.
+    /// Half the peer's patience (and a tenth of a second) after our last byte. While output waits, that is our sign of life.
     fn heartbeat_at(&self) -> Option<Instant> {
         let patience = self.peer.as_ref()?.idle_timeout?;
         let quiet = self.output.len() == 0 && self.open_sent && !self.close_sent;
-        quiet.then(|| self.last_output + (patience / 2).max(Duration::from_millis(1)))
+        quiet.then(|| self.last_output + (patience / 2).max(Duration::from_millis(100)))
     }
 
     /// Gives back buffers that are empty. For connections that have gone quiet.
@@ -336,7 +336,8 @@ impl Connection {
 
     /// Parses one header or frame. False if nothing can be done now.
     fn step(&mut self) -> bool {
-        if self.output.len() > self.config.output_limit {
+        // Messages do not count: two peers that each send a large one must both go on reading.
+        if self.output.control_len() > self.config.output_limit {
             return false;
         }
         match self.phase {

@@ -478,7 +478,8 @@ impl Connection {
     /// one frame when output is next asked for.
     ///
     /// # Errors
-    /// `UnknownLink`, or `UnknownDelivery` if it is settled already.
+    /// `UnknownLink`, or `UnknownDelivery` if it is settled already or the peer has detached the link; then
+    /// there is nobody to tell.
     pub fn settle(
         &mut self,
         link: LinkId,
