@@ -71,6 +71,11 @@ impl<L: Copy, D: Copy> Batches<L, D> {
         self.first + self.records.len() as u64
     }
 
+    /// Position of the last record handed over.
+    pub(super) fn last_position(&self) -> u64 {
+        self.first - 1
+    }
+
     pub(super) fn push(&mut self, record: Record, bytes: u64) -> u64 {
         let position = self.next_position();
         self.records.push(record);

@@ -76,21 +76,16 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         consumer.put_in_box(owner.taken);
         owner.deliveries += 1;
         owner.bytes += message.payload.len();
-        let settled = consumer.settled;
         let delivery = Delivery {
             link: consumer.link,
             message: MessageRef(place),
             payload: message.payload.clone(),
             delivery_count: message.delivery_count,
-            settled,
+            settled: consumer.settled,
         };
         let owner = consumer.owner;
         self.post(owner, Action::Deliver(delivery));
-        if settled {
-            self.remove_sent(index);
-        } else {
-            self.give_to(key.index, index);
-        }
+        self.give_to(key.index, index);
     }
 
     /// Tells those who drain and cannot be given more. The queue was just dispatched: whoever still stands

@@ -156,7 +156,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         self.owners.remove(owner.0.index);
     }
 
-    /// A consumer without credit. `settled`: what it gets is removed as it is sent.
+    /// A consumer without credit. `settled`: its deliveries say so, and nobody else will settle them.
     ///
     /// # Errors
     /// [`Refused::Gone`] if there is no such owner or queue.
@@ -330,6 +330,12 @@ impl<L: Copy, D: Copy> Queues<L, D> {
     /// [`Recovery::finish`] or follows the batch before.
     pub fn close_batch(&mut self, encode: impl FnMut(&Record)) -> Option<Positions> {
         self.batches.close(encode)
+    }
+
+    /// The position of the last record that was handed to the store; 0 if there was none.
+    #[must_use]
+    pub fn last_position(&self) -> u64 {
+        self.batches.last_position()
     }
 
     /// The store made everything up to this position durable.

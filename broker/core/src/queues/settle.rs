@@ -87,11 +87,6 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         }
     }
 
-    /// Removes a message that was sent settled.
-    pub(super) fn remove_sent(&mut self, index: u32) {
-        self.remove_settled(index, true);
-    }
-
     fn remove_settled(&mut self, index: u32, accepted: bool) -> bool {
         let Some(message) = self.messages.remove(index) else {
             return false;

@@ -145,7 +145,7 @@ pub struct Delivery<L> {
     pub payload: Bytes,
     /// How often a delivery of it failed before.
     pub delivery_count: u32,
-    /// Sent settled: it is gone already.
+    /// Send it settled, and once it is sent settle it as accepted here.
     pub settled: bool,
 }
 

@@ -144,7 +144,7 @@ impl MessagingConfig {
     /// The first setting that cannot be used.
     pub fn check(&self) -> Result<(), MessagingConfigError> {
         let max = u64::MAX;
-        in_range("duplicate_window", self.duplicate_window as u64, 1, 1_000_000)?;
+        in_range("duplicate_window", self.duplicate_window as u64, 1, 200_000)?;
         in_range("max_bytes", self.max_bytes, 1, max)?;
         in_range("max_pending_bytes", self.max_pending_bytes, 1, 128 << 20)?;
         in_range("max_connections", self.max_connections as u64, 1, max)?;

@@ -5,7 +5,13 @@
 //! Invariant: nothing is acknowledged to anyone unless the journal said it is durable, and nothing at all
 //! is acknowledged after the journal failed.
 
+mod arrival;
+mod attach;
 mod config;
+mod peer;
+mod port;
+mod shared;
+mod store;
 mod types;
 
 pub use config::{
@@ -16,73 +22,141 @@ pub use types::{
 };
 
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use daymark_journal::{Fenced, Journal, Record};
+use daymark_amqp::{AmqpError, condition};
+use daymark_journal::Fenced;
 use daymark_naming_proto::Endpoint;
-use tokio::sync::watch;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
-/// The data plane of one term of office. Dropping it closes every connection at once and the journal with it.
+use shared::{Phase, Shared};
+
+/// The data plane of one term of office. Dropping it cuts every connection and closes the journal.
 #[derive(Debug)]
 pub struct Messaging {
-    journal: Journal,
-    failure: watch::Receiver<Option<StoreFailure>>,
+    shared: Arc<Shared>,
+    /// The port and its connections; following the journal is in the second, so that a stop can wait for
+    /// the first.
+    ports: Mutex<JoinSet<()>>,
+    helpers: Mutex<JoinSet<()>>,
 }
 
 impl Messaging {
     /// Reads the store back and makes it ready to serve. Blocking: run it on a blocking thread.
     ///
     /// # Errors
-    /// [`StoreError`] if a setting cannot be used or the store cannot be read; nothing was changed then.
+    /// [`StoreError`] if a setting cannot be used or the store cannot be read or written.
     pub fn recover(fenced: Fenced, config: MessagingConfig) -> Result<(Self, Recovered), StoreError> {
         config.check()?;
-        let (journal, recovery) = fenced.recover(|_: Record<'_>| Ok::<(), std::convert::Infallible>(()))?;
-        let (fail, failure) = watch::channel(None);
-        journal.on_failure(move |cause| {
-            fail.send_replace(Some(StoreFailure { cause }));
+        let (journal, queues, recovered) = store::recover(fenced, &config)?;
+        let shared = Shared::new(config, journal, queues);
+        let weak = Arc::downgrade(&shared);
+        shared.journal.on_failure(move |cause| {
+            if let Some(shared) = weak.upgrade() {
+                shared.fail(cause);
+            }
         });
-        let recovered = Recovered {
-            messages: recovery.records,
-            bytes: recovery.bytes,
-            queues: config.queues.len(),
+        let messaging = Self {
+            shared,
+            ports: Mutex::new(JoinSet::new()),
+            helpers: Mutex::new(JoinSet::new()),
         };
-        Ok((Self { journal, failure }, recovered))
+        Ok((messaging, recovered))
     }
 
     /// Opens the AMQP port and returns the address it got.
     ///
     /// # Errors
-    /// [`ListenError`] if the address cannot be resolved or bound.
+    /// [`ListenError`] if the address cannot be resolved or bound, or after a stop or a failure.
     pub async fn listen(&self, addr: &Endpoint, greeting: Greeting) -> Result<SocketAddr, ListenError> {
-        let _ = greeting;
-        Err(ListenError::Bind {
+        if *self.shared.phase.borrow() != Phase::Serving {
+            return Err(ListenError::Stopped {
+                address: addr.to_string(),
+            });
+        }
+        let refused = |source| ListenError::Bind {
             address: addr.to_string(),
-            source: std::io::Error::other("the AMQP port is not built yet"),
-        })
+            source,
+        };
+        let listener = TcpListener::bind((addr.host.as_str(), addr.port))
+            .await
+            .map_err(refused)?;
+        let local = listener.local_addr().map_err(refused)?;
+        let mut helpers = held(&self.helpers);
+        if helpers.is_empty() {
+            helpers.spawn(store::follow(Arc::clone(&self.shared)));
+            helpers.spawn(store::keep_small(Arc::clone(&self.shared)));
+        }
+        held(&self.ports).spawn(port::serve(
+            listener,
+            Arc::clone(&self.shared),
+            Arc::new(greeting),
+        ));
+        Ok(local)
     }
 
     /// Resolves when the store can no longer acknowledge anything; never before.
     pub async fn failed(&self) -> StoreFailure {
-        let mut failure = self.failure.clone();
-        loop {
-            if let Some(found) = failure.borrow_and_update().clone() {
-                return found;
-            }
-            if failure.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+        let mut failure = self.shared.failure.subscribe();
+        let found = failure.wait_for(Option::is_some).await.map(|found| found.clone());
+        match found {
+            Ok(Some(failure)) => failure,
+            // The sender lives as long as `self`.
+            Ok(None) | Err(_) => std::future::pending().await,
         }
     }
 
     /// Closes the port, every connection and the journal.
     pub async fn stop(&self, how: Stop) {
-        let _ = how;
-        let journal = self.journal.clone();
+        let mut ports = std::mem::take(&mut *held(&self.ports));
+        if let Stop::Graceful { deadline } = how {
+            let error = AmqpError::new(condition::CONNECTION_FORCED, "the broker is stopping");
+            self.shared.close_connections(error);
+            let ended = async { while ports.join_next().await.is_some() {} };
+            if tokio::time::timeout(deadline, ended).await.is_err() {
+                tracing::info!("some connections did not close in time and are cut");
+            }
+        }
+        self.shared.phase.send_replace(Phase::Cut);
+        ports.shutdown().await;
+        self.shared.shut();
+        let journal = self.shared.journal.clone();
+        // The journal's own thread does the work; a panic there was reported as a failure.
         let _ = tokio::task::spawn_blocking(move || journal.close()).await;
+        let mut helpers = std::mem::take(&mut *held(&self.helpers));
+        helpers.shutdown().await;
     }
 
     /// What is there now, and totals since the start.
     #[must_use]
     pub fn stats(&self) -> MessagingStats {
-        MessagingStats::default()
+        let state = self.shared.look();
+        let queues = state.queues.counts().map(|(name, counts)| QueueStats {
+            name: name.to_owned(),
+            messages: counts.messages,
+            bytes: counts.bytes,
+            unsettled: counts.unsettled,
+            consumers: counts.consumers,
+            producers: counts.producers,
+            received: counts.received,
+            duplicates: counts.duplicates,
+            accepted: counts.accepted,
+            rejected: counts.rejected,
+            requeued: counts.requeued,
+            held: counts.held,
+        });
+        MessagingStats {
+            connections: self.shared.connections.load(Ordering::Relaxed),
+            messages: state.queues.message_count(),
+            bytes: state.queues.byte_count(),
+            pending_bytes: state.queues.pending_bytes(),
+            queues: queues.collect(),
+        }
     }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use daymark_broker_core::queues::{RecordError, Refused};
 use daymark_journal::{JournalError, OpenError};
 use daymark_naming_proto::{BrokerAddress, Epoch, GroupName, MemberName};
 use serde::Serialize;
@@ -41,6 +42,12 @@ pub enum StoreError {
     /// The journal could not be read or opened for writing.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The journal holds records this version does not understand.
+    #[error(transparent)]
+    Records(#[from] RecordError),
+    /// More queues than `max_queues` permits are declared and stored together.
+    #[error(transparent)]
+    Queues(#[from] Refused),
     /// The journal was readable but could not be written to.
     #[error("the recovered store cannot be written: {0}")]
     Append(#[from] JournalError),

@@ -1,0 +1,113 @@
+//! The store behind the queues: reading it back, following it, keeping it small.
+//!
+//! It never acknowledges anything itself. Compaction runs in small steps between the events of connections.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use daymark_broker_core::queues::{QueueLimits, Recovery};
+use daymark_journal::{Batch, Fenced, Journal, Record};
+
+use super::shared::{AmqpQueues, Shared, limits};
+use super::{MessagingConfig, Recovered, StoreError};
+
+/// How often the size of the store is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Bytes recorded again in one step of a compaction.
+const STEP_BYTES: u64 = 1 << 20;
+/// What the store may hold beyond twice the bytes it needs.
+const SLACK_BYTES: u64 = 64 << 20;
+
+/// Reads the store back, declares the configured queues, and makes that durable.
+pub(super) fn recover(
+    fenced: Fenced,
+    config: &MessagingConfig,
+) -> Result<(Journal, AmqpQueues, Recovered), StoreError> {
+    let mut recovery = Recovery::new(limits(config));
+    let visit = |record: Record<'_>| recovery.record(record.seq, record.kind, record.body);
+    let (journal, _) = fenced.recover(visit)?;
+    let mut queues: AmqpQueues = recovery.finish(journal.next_seq())?;
+    for queue in &config.queues {
+        let limits = QueueLimits {
+            max_messages: queue.max_messages.unwrap_or(u64::MAX),
+            max_bytes: queue.max_bytes.unwrap_or(u64::MAX),
+        };
+        queues.declare(&queue.name, limits)?;
+    }
+    let mut batch = Batch::new();
+    let mut head = Vec::new();
+    let positions = queues.close_batch(|record| {
+        let (kind, payload) = record.encode(&mut head);
+        batch.push(kind, &[&head, payload]);
+    });
+    if let Some(positions) = positions {
+        let seqs = journal.append_and_wait(batch)?;
+        assert_eq!(seqs.first, positions.first, "the journal counts differently");
+        queues.durable(positions.last);
+    }
+    let recovered = Recovered {
+        messages: queues.message_count(),
+        bytes: queues.byte_count(),
+        queues: queues.queue_count(),
+    };
+    Ok((journal, queues, recovered))
+}
+
+/// Tells the queues what the journal finished, as long as the process serves.
+pub(super) async fn follow(shared: Arc<Shared>) {
+    loop {
+        shared.completed.notified().await;
+        shared.apply_completions();
+    }
+}
+
+/// Keeps the store within twice the bytes it needs, and some slack.
+pub(super) async fn keep_small(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if let Some(before) = overgrown(&shared) {
+            compact(&shared, before).await;
+        }
+    }
+}
+
+/// The position that everything should be moved behind, if the store is too large.
+fn overgrown(shared: &Shared) -> Option<u64> {
+    let segments = shared.journal.segments();
+    let used: u64 = segments.iter().map(|segment| segment.bytes).sum();
+    let needed = shared.look().queues.needed_bytes();
+    let active = segments.iter().find(|segment| segment.active)?;
+    let sealed = segments.iter().any(|segment| !segment.active);
+    (sealed && used > needed.saturating_mul(2).saturating_add(SLACK_BYTES)).then_some(active.first_seq)
+}
+
+async fn compact(shared: &Arc<Shared>, before: u64) {
+    tracing::debug!(before, "compaction begins");
+    if let Some(mut state) = shared.lock() {
+        state.queues.start_compaction(before);
+    }
+    loop {
+        let (done, last) = {
+            let Some(mut state) = shared.lock() else {
+                return;
+            };
+            let done = state.queues.compact(STEP_BYTES);
+            shared.finish(&mut state);
+            state.wake_all();
+            (done, state.queues.last_position())
+        };
+        wait_durable(shared, last).await;
+        if let Some(before) = done {
+            shared.journal.release_before(before);
+            tracing::debug!(before, "compaction ends");
+            return;
+        }
+    }
+}
+
+/// Waits until everything up to `position` is durable. The pace of a compaction is that of the disk.
+async fn wait_durable(shared: &Shared, position: u64) {
+    while shared.durable() < position && !shared.is_shut() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
