@@ -1,3 +1,16 @@
 //! The broker: it drives the rules of `daymark-broker-core` with sockets, files and a clock.
 
+mod admin;
+mod broker;
+mod config;
+mod control;
+mod error;
+mod exports;
 pub mod messaging;
+mod options;
+mod peers;
+
+pub use broker::{Broker, run};
+pub use config::{Config, FactoryConfig};
+pub use error::{BrokerError, ConfigError};
+pub use options::{BrokerOptions, InvalidStoreUrl, StoreUrl};

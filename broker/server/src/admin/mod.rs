@@ -1,0 +1,95 @@
+//! The admin and health endpoint. It listens in every state, and readiness does not depend on the state.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::control::Promote;
+use crate::control::status::StatusBoard;
+
+/// How long a promotion may take before its outcome is reported as unknown.
+const PROMOTION: Duration = Duration::from_secs(30);
+
+#[derive(Clone)]
+struct Admin {
+    board: StatusBoard,
+    promotes: mpsc::Sender<Promote>,
+}
+
+/// What `POST /v1/promote` takes. An empty body asks for a promotion without force.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct PromoteRequest {
+    /// Whether the store is taken although its lock is held. Default false.
+    force: bool,
+}
+
+/// Serves until the task is aborted.
+pub(crate) async fn serve(listener: TcpListener, board: StatusBoard, promotes: mpsc::Sender<Promote>) {
+    let router = Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(async || "ok\n"))
+        .route("/v1/status", get(status))
+        .route("/v1/promote", post(promote))
+        .with_state(Admin { board, promotes });
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "the admin endpoint ended");
+    }
+}
+
+async fn status(State(admin): State<Admin>) -> Response {
+    Json(admin.board.status()).into_response()
+}
+
+async fn promote(
+    State(admin): State<Admin>,
+    request: Result<Option<Json<PromoteRequest>>, JsonRejection>,
+) -> Response {
+    let request = match request {
+        Ok(request) => request.map(|Json(request)| request).unwrap_or_default(),
+        Err(rejection) => {
+            let detail = rejection.body_text();
+            return problem(StatusCode::BAD_REQUEST, "InvalidRequest", &detail);
+        }
+    };
+    let (answer, answered) = oneshot::channel();
+    let promote = Promote {
+        force: request.force,
+        answer,
+    };
+    if admin.promotes.send(promote).await.is_err() {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "Ending", "the broker ends");
+    }
+    match tokio::time::timeout(PROMOTION, answered).await {
+        Ok(Ok(Ok(_))) => Json(admin.board.status()).into_response(),
+        Ok(Ok(Err(why))) => problem(StatusCode::CONFLICT, "PromotionRefused", &why),
+        Ok(Err(_)) => problem(StatusCode::SERVICE_UNAVAILABLE, "Ending", "the broker ends"),
+        Err(_) => problem(
+            StatusCode::GATEWAY_TIMEOUT,
+            "TimedOut",
+            "the promotion goes on, its outcome is unknown",
+        ),
+    }
+}
+
+/// A problem document (RFC 9457).
+fn problem(status: StatusCode, code: &str, detail: &str) -> Response {
+    let body = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
+        "code": code,
+        "detail": detail,
+    });
+    let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+    (status, kind, body.to_string()).into_response()
+}

@@ -1,0 +1,370 @@
+//! `broker.toml`: read into a raw form that refuses unknown keys, then checked.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use daymark_broker_core::detector::Timing;
+use daymark_broker_core::failover::{Settings, Tries};
+use daymark_naming_proto::{Endpoint, FactorySettings, Name};
+use serde::Deserialize;
+
+use crate::error::ConfigError;
+use crate::messaging::MessagingConfig;
+
+/// Everything an operator may choose, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[failover]`: how the broker starts, watches and takes over. All times in milliseconds.
+    pub failover: Settings,
+    /// `[messaging]`: queues, limits and the AMQP port.
+    pub messaging: MessagingConfig,
+    /// `[[factories]]`: the connection factories exported. Default: one, `QueueConnectionFactory`.
+    pub factories: Vec<FactoryConfig>,
+    /// `[journal]`: the files of the store.
+    pub journal: daymark_journal::Options,
+    /// `advertise_host`: the host that clients and peers are told. Default: the host of `--listen`, or this
+    /// machine's name where that is a wildcard address.
+    pub advertise_host: Option<String>,
+    /// `peer_listen`: where heartbeats are received. Default: the host of `--listen`, any free port.
+    pub peer_listen: Option<Endpoint>,
+    /// `drain_timeout_ms`: how long a planned stop lets deliveries end. Default 1,000 ms.
+    pub drain_timeout: Duration,
+}
+
+/// A connection factory to export.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FactoryConfig {
+    /// The name it is published under.
+    pub export: Name,
+    /// How clients connect, reconnect and give up.
+    #[serde(default)]
+    pub settings: FactorySettings,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            failover: Settings::default(),
+            messaging: MessagingConfig::default(),
+            factories: default_factories(),
+            journal: daymark_journal::Options::default(),
+            advertise_host: None,
+            peer_listen: None,
+            drain_timeout: Duration::from_millis(1000),
+        }
+    }
+}
+
+fn default_factories() -> Vec<FactoryConfig> {
+    let factory = |export| FactoryConfig {
+        export,
+        settings: FactorySettings::default(),
+    };
+    Name::from_components(["QueueConnectionFactory"])
+        .into_iter()
+        .map(factory)
+        .collect()
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// `ConfigError` with the file and what is wrong in it.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        let raw: Raw = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            reason: error.to_string().trim_end().to_owned(),
+        })?;
+        raw.checked()
+    }
+}
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Raw {
+    advertise_host: Option<String>,
+    peer_listen: Option<String>,
+    drain_timeout_ms: u64,
+    failover: RawFailover,
+    messaging: MessagingConfig,
+    factories: Vec<FactoryConfig>,
+    journal: RawJournal,
+}
+
+impl Default for Raw {
+    fn default() -> Self {
+        Self {
+            advertise_host: None,
+            peer_listen: None,
+            drain_timeout_ms: 1000,
+            failover: RawFailover::default(),
+            messaging: MessagingConfig::default(),
+            factories: default_factories(),
+            journal: RawJournal::default(),
+        }
+    }
+}
+
+/// `[failover]`. Times in milliseconds.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawFailover {
+    check_health_response_timeout: u64,
+    discovery_response_timeout: u64,
+    start_up_max_try_count: u32,
+    fail_over_max_try_count: i64,
+    auto_switchover: bool,
+    failover_on_shutdown: bool,
+    lease_ms: u64,
+    claim_timeout_ms: u64,
+    lock_window_ms: u64,
+    heartbeat_ms: u64,
+    suspect_ms: u64,
+    failed_ms: u64,
+}
+
+impl Default for RawFailover {
+    fn default() -> Self {
+        let settings = Settings::default();
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            check_health_response_timeout: ms(settings.check_health_response_timeout),
+            discovery_response_timeout: ms(settings.discovery_response_timeout),
+            start_up_max_try_count: settings.start_up_max_try_count,
+            fail_over_max_try_count: match settings.fail_over_max_try_count {
+                Tries::Never => -1,
+                Tries::Times(times) => i64::from(times),
+            },
+            auto_switchover: false,
+            failover_on_shutdown: settings.failover_on_shutdown,
+            lease_ms: ms(settings.lease),
+            claim_timeout_ms: ms(settings.claim_timeout),
+            lock_window_ms: ms(settings.lock_window),
+            heartbeat_ms: ms(settings.timing.heartbeat),
+            suspect_ms: ms(settings.timing.suspect),
+            failed_ms: ms(settings.timing.failed),
+        }
+    }
+}
+
+/// `[journal]`. Sizes in bytes.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawJournal {
+    segment_bytes: u64,
+    preallocate: bool,
+}
+
+impl Default for RawJournal {
+    fn default() -> Self {
+        let options = daymark_journal::Options::default();
+        Self {
+            segment_bytes: options.segment_bytes,
+            preallocate: options.preallocate,
+        }
+    }
+}
+
+/// Ten years: longer waits cannot be meant, and sums of them stay within what a clock can hold.
+const LONGEST_MS: u64 = 10 * 365 * 24 * 3_600_000;
+
+fn time(setting: &'static str, ms: u64) -> Result<Duration, ConfigError> {
+    if ms > LONGEST_MS {
+        return Err(ConfigError::OutOfRange {
+            setting,
+            value: i64::try_from(ms).unwrap_or(i64::MAX),
+            rule: "it must be at most ten years in milliseconds",
+        });
+    }
+    Ok(Duration::from_millis(ms))
+}
+
+impl Raw {
+    fn checked(self) -> Result<Config, ConfigError> {
+        self.messaging.check()?;
+        let peer_listen = self.peer_listen.map(|text| text.parse()).transpose();
+        let config = Config {
+            failover: self.failover.checked()?,
+            messaging: self.messaging,
+            factories: self.factories,
+            journal: self.journal.checked()?,
+            advertise_host: self.advertise_host,
+            peer_listen: peer_listen.map_err(|error: daymark_naming_proto::InvalidEndpoint| {
+                ConfigError::Endpoint {
+                    setting: "peer_listen",
+                    reason: error.to_string(),
+                }
+            })?,
+            drain_timeout: time("drain_timeout_ms", self.drain_timeout_ms)?,
+        };
+        config.check_names()?;
+        config.check_host()?;
+        Ok(config)
+    }
+}
+
+impl Config {
+    fn check_names(&self) -> Result<(), ConfigError> {
+        let mut names = BTreeSet::new();
+        let factories = self.factories.iter().map(|factory| &factory.export);
+        let queues = self
+            .messaging
+            .queues
+            .iter()
+            .filter_map(|queue| queue.export.as_ref());
+        match factories.chain(queues).find(|name| !names.insert(*name)) {
+            Some(name) => Err(ConfigError::ExportTwice { name: name.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_host(&self) -> Result<(), ConfigError> {
+        let Some(host) = &self.advertise_host else {
+            return Ok(());
+        };
+        let bracketed = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.clone()
+        };
+        match Endpoint::parse_or(&bracketed, Some(1)) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(ConfigError::Endpoint {
+                setting: "advertise_host",
+                reason: error.to_string(),
+            }),
+        }
+    }
+}
+
+impl RawFailover {
+    fn checked(self) -> Result<Settings, ConfigError> {
+        if self.auto_switchover {
+            return Err(ConfigError::NotBuilt {
+                setting: "auto_switchover",
+                value: "true",
+                instead: "a primary that is back stays standby; leave the setting out or write false",
+            });
+        }
+        let tries = match self.fail_over_max_try_count {
+            -1 => Tries::Never,
+            count => Tries::Times(u32::try_from(count).map_err(|_| ConfigError::OutOfRange {
+                setting: "fail_over_max_try_count",
+                value: count,
+                rule: "it must be -1 (never), 0 (at once) or a number of probes",
+            })?),
+        };
+        let settings = Settings {
+            check_health_response_timeout: time(
+                "check_health_response_timeout",
+                self.check_health_response_timeout,
+            )?,
+            discovery_response_timeout: time("discovery_response_timeout", self.discovery_response_timeout)?,
+            start_up_max_try_count: self.start_up_max_try_count,
+            fail_over_max_try_count: tries,
+            failover_on_shutdown: self.failover_on_shutdown,
+            lease: time("lease_ms", self.lease_ms)?,
+            claim_timeout: time("claim_timeout_ms", self.claim_timeout_ms)?,
+            lock_window: time("lock_window_ms", self.lock_window_ms)?,
+            timing: Timing {
+                heartbeat: time("heartbeat_ms", self.heartbeat_ms)?,
+                suspect: time("suspect_ms", self.suspect_ms)?,
+                failed: time("failed_ms", self.failed_ms)?,
+            },
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+}
+
+impl RawJournal {
+    fn checked(&self) -> Result<daymark_journal::Options, ConfigError> {
+        let range = daymark_journal::MIN_SEGMENT_BYTES..=daymark_journal::MAX_BYTES;
+        if !range.contains(&self.segment_bytes) {
+            return Err(ConfigError::OutOfRange {
+                setting: "segment_bytes",
+                value: i64::try_from(self.segment_bytes).unwrap_or(i64::MAX),
+                rule: "it must lie between 65536 and 1073741824",
+            });
+        }
+        Ok(daymark_journal::Options {
+            segment_bytes: self.segment_bytes,
+            preallocate: self.preallocate,
+            ..daymark_journal::Options::default()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        let raw: Raw = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+            path: "broker.toml".into(),
+            reason: error.to_string(),
+        })?;
+        raw.checked()
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        let config = parse("").expect("a configuration");
+        assert_eq!(config.failover, Settings::default());
+        assert_eq!(config.messaging, MessagingConfig::default());
+        assert_eq!(config.factories[0].export.as_str(), "QueueConnectionFactory");
+        let queue = &config.messaging.queues[0];
+        assert_eq!(
+            (queue.name.as_str(), queue.export.as_ref().map(Name::as_str)),
+            ("examples", Some("ExamplesQueue"))
+        );
+    }
+
+    #[test]
+    fn the_known_settings_are_read() {
+        let config = parse(
+            "[failover]\nstart_up_max_try_count = 0\nfail_over_max_try_count = -1\nlease_ms = 900\n\
+             auto_switchover = false\n[[factories]]\nexport = \"jms/Factory\"\n\
+             settings = { reconnect_attempts = 3 }\n",
+        )
+        .expect("a configuration");
+        assert_eq!(config.failover.start_up_max_try_count, 0);
+        assert_eq!(config.failover.fail_over_max_try_count, Tries::Never);
+        assert_eq!(config.failover.lease, Duration::from_millis(900));
+        assert_eq!(config.factories[0].settings.reconnect_attempts, 3);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_and_named() {
+        for (text, part) in [
+            ("colour = 1", "colour"),
+            ("[failover]\nlease = 1", "lease"),
+            ("[failover]\nlease_ms = 50", "lease_ms"),
+            ("[failover]\nsuspect_ms = 60", "suspect_ms"),
+            (
+                "[failover]\nfail_over_max_try_count = -2",
+                "fail_over_max_try_count",
+            ),
+            ("[failover]\nauto_switchover = true", "not built"),
+            ("[failover]\nheartbeat_ms = 18446744073709551615", "heartbeat_ms"),
+            ("[journal]\nsegment_bytes = 1", "segment_bytes"),
+            ("[messaging]\nshape = 1", "shape"),
+            ("[[factories]]\nexport = \"ExamplesQueue\"", "exported twice"),
+            ("[[factories]]\nexport = \"a\"\ncodebase = \"x\"", "codebase"),
+            ("peer_listen = \"nowhere\"", "peer_listen"),
+            ("advertise_host = \"\"", "advertise_host"),
+            ("[failover", "expected"),
+        ] {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
+    }
+}

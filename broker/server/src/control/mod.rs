@@ -1,0 +1,572 @@
+//! The driver: it waits for a socket, a command or a timer, asks the rules, and performs what they decide.
+//!
+//! It never decides who may be active. Every wait that could hold up the rules runs beside the loop and
+//! comes back as an event; the few that are made in place belong to the end of a term and are bounded.
+
+mod naming;
+mod office;
+pub(crate) mod status;
+mod timeline;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use daymark_broker_core::failover::{
+    Action, Ending, Event, Failover, NamingEvent, Note, PeerEvent, ProbeAnswer, StepEvent,
+};
+use daymark_naming_proto::{
+    BrokerAddress, Endpoint, Epoch, GroupName, JoinRequest, LeaseId, Member, MemberName, MemberState, Role,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::Config;
+use crate::exports;
+use crate::messaging::{Greeting, Messaging, StoreFailure};
+use crate::peers::frame::Heartbeat;
+use crate::peers::probe::{Target, probe};
+use crate::peers::{Heard, Mesh};
+use naming::{Answer, Registrar};
+use office::{Done, Office, Store};
+use status::StatusBoard;
+
+/// An operator's wish, and where to answer it: the epoch of the new term, or why there is none.
+#[derive(Debug)]
+pub(crate) struct Promote {
+    pub(crate) force: bool,
+    pub(crate) answer: oneshot::Sender<Result<Epoch, String>>,
+}
+
+/// What comes back from work done beside the loop.
+#[derive(Debug)]
+enum Report {
+    Naming(Answer),
+    Peer(PeerEvent),
+    /// A step of a promotion, and the term it was begun in.
+    Step {
+        term: u64,
+        done: Done,
+    },
+    /// A step that brought nothing to hold.
+    Event {
+        term: u64,
+        event: StepEvent,
+    },
+    StoreFailed {
+        term: u64,
+        failure: StoreFailure,
+    },
+}
+
+/// What a broker is, for its driver.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) member: MemberName,
+    pub(crate) role: Role,
+    pub(crate) group: GroupName,
+    /// Where it serves AMQP while it is active, as others are told.
+    pub(crate) endpoint: Endpoint,
+    /// Where it listens for that.
+    pub(crate) listen: Endpoint,
+    pub(crate) admin: Endpoint,
+    pub(crate) peer: Endpoint,
+}
+
+/// Everything a driver is made of.
+pub(crate) struct Parts {
+    pub(crate) me: Identity,
+    pub(crate) config: Arc<Config>,
+    pub(crate) store: std::path::PathBuf,
+    pub(crate) naming: daymark_client::Naming,
+    pub(crate) mesh: Mesh,
+    pub(crate) heard: mpsc::Receiver<Heard>,
+    pub(crate) promotes: mpsc::Receiver<Promote>,
+    pub(crate) board: StatusBoard,
+    pub(crate) failover: Failover,
+}
+
+pub(crate) struct Driver {
+    me: Identity,
+    config: Arc<Config>,
+    store: Store,
+    registrar: Registrar,
+    mesh: Mesh,
+    heard: mpsc::Receiver<Heard>,
+    promotes: mpsc::Receiver<Promote>,
+    board: StatusBoard,
+    failover: Failover,
+    reports: mpsc::Receiver<Report>,
+    reporter: mpsc::Sender<Report>,
+    office: Office,
+    /// Counts releases: a report from before the last one is void.
+    term: u64,
+    lease: Option<LeaseId>,
+    /// Where each other member serves and is heard.
+    members: BTreeMap<MemberName, Address>,
+    heartbeat: Heartbeat,
+    waiting: Vec<oneshot::Sender<Result<Epoch, String>>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Address {
+    messaging: Endpoint,
+    peer: Option<Endpoint>,
+}
+
+/// The heartbeat of a broker that starts.
+pub(crate) fn first_heartbeat(me: &Identity) -> Heartbeat {
+    Heartbeat {
+        version: crate::peers::frame::VERSION,
+        group: me.group.clone(),
+        member: me.member.clone(),
+        state: MemberState::Standby,
+        epoch: Epoch(0),
+        leaving: None,
+        endpoint: me.endpoint.clone(),
+        peer: me.peer.clone(),
+    }
+}
+
+impl Driver {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let (reporter, reports) = mpsc::channel(64);
+        let settings = &parts.config.failover;
+        let registrar = Registrar {
+            naming: parts.naming,
+            group: parts.me.group.clone(),
+            member: parts.me.member.clone(),
+            patience: settings.lease,
+            claim_timeout: settings.claim_timeout,
+        };
+        let store = Store {
+            dir: parts.store,
+            member: parts.me.member.to_string(),
+            options: parts.config.journal.clone(),
+        };
+        Self {
+            heartbeat: first_heartbeat(&parts.me),
+            me: parts.me,
+            config: parts.config,
+            store,
+            registrar,
+            mesh: parts.mesh,
+            heard: parts.heard,
+            promotes: parts.promotes,
+            board: parts.board,
+            failover: parts.failover,
+            reports,
+            reporter,
+            office: Office::Empty,
+            term: 0,
+            lease: None,
+            members: BTreeMap::new(),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Runs until the rules end it. `stop` resolves when an operator wants that.
+    pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> Ending {
+        tokio::pin!(stop);
+        let mut stopping = false;
+        let mut next = vec![Event::Started];
+        loop {
+            for event in next {
+                if let Some(ending) = self.step(event).await {
+                    return ending;
+                }
+            }
+            let due = self.failover.deadline();
+            next = tokio::select! {
+                Some(report) = self.reports.recv() => self.on_report(report),
+                Some(heard) = self.heard.recv() => self.on_heard(heard),
+                Some(promote) = self.promotes.recv() => self.on_promote(promote),
+                () = sleep_until(due) => vec![Event::Tick],
+                () = &mut stop, if !stopping => {
+                    stopping = true;
+                    vec![Event::Stop]
+                }
+            };
+        }
+    }
+
+    async fn step(&mut self, event: Event) -> Option<Ending> {
+        tracing::trace!(?event, "event");
+        let actions = self.failover.step(Instant::now(), event);
+        if actions.is_empty() {
+            return None;
+        }
+        self.board.show_view(self.failover.view());
+        for action in actions {
+            tracing::trace!(%action, "action");
+            if let Some(ending) = self.perform(action).await {
+                return Some(ending);
+            }
+        }
+        None
+    }
+
+    async fn perform(&mut self, action: Action) -> Option<Ending> {
+        match action {
+            Action::Join => self.join(),
+            Action::Renew => self.renew(),
+            Action::Discover { .. } => self.mesh.dial_now(),
+            Action::Probe { peer, probe } => self.probe(peer, probe),
+            Action::Lock { force } => {
+                let store = self.store.clone();
+                self.begin(move || office::lock(&store, force));
+            }
+            Action::Claim {
+                store_epoch,
+                evidence,
+            } => {
+                let registrar = self.registrar.clone();
+                self.report_step(async move { registrar.claim(store_epoch, evidence).await });
+            }
+            Action::WriteEpoch { epoch } => {
+                let office = std::mem::take(&mut self.office);
+                self.begin(move || office::write_epoch(office, epoch));
+            }
+            Action::Recover => {
+                let office = std::mem::take(&mut self.office);
+                let config = self.config.messaging.clone();
+                self.begin(move || office::recover(office, config));
+            }
+            Action::OpenPort { epoch } => self.open_port(epoch),
+            Action::Publish { epoch } => self.publish(epoch),
+            Action::Announce { state, epoch } => self.announce(state, epoch),
+            Action::SayGoodbye { handover } => {
+                self.heartbeat.leaving = Some(handover);
+                self.say();
+            }
+            Action::Withdraw { epoch, reason } => self.registrar.withdraw(epoch, reason).await,
+            Action::ClosePort { drain } => self.close_port(drain).await,
+            Action::Release => self.release().await,
+            Action::Leave => self.leave().await,
+            Action::Note(note) => self.note(&note),
+            Action::Exit(ending) => {
+                self.answer_waiting(&Err(ending.to_string()));
+                return Some(ending);
+            }
+        }
+        None
+    }
+
+    /// Runs something beside the loop; what it brings comes back as a report.
+    fn report(&self, work: impl Future<Output = Report> + Send + 'static) {
+        let reporter = self.reporter.clone();
+        tokio::spawn(async move {
+            // Nobody listens any more only when the broker ends; what the report holds is released then.
+            let _ = reporter.send(work.await).await;
+        });
+    }
+
+    fn report_step(&self, step: impl Future<Output = StepEvent> + Send + 'static) {
+        let term = self.term;
+        self.report(async move {
+            let event = step.await;
+            Report::Event { term, event }
+        });
+    }
+
+    /// Begins a step that blocks, on a thread of its own.
+    fn begin(&self, step: impl FnOnce() -> Done + Send + 'static) {
+        let (term, reporter) = (self.term, self.reporter.clone());
+        tokio::task::spawn_blocking(move || {
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(step));
+            let done = done.unwrap_or_else(|_| Done {
+                office: Office::Empty,
+                event: StepEvent::Failed {
+                    why: "the step panicked".to_owned(),
+                },
+            });
+            let _ = reporter.blocking_send(Report::Step { term, done });
+        });
+    }
+
+    fn on_report(&mut self, report: Report) -> Vec<Event> {
+        match report {
+            Report::Naming(answer) => self.on_answer(answer),
+            Report::Peer(event) => vec![Event::Peer(event)],
+            Report::Step { term, done } if term == self.term => {
+                self.take_office(done.office);
+                vec![Event::Step(done.event)]
+            }
+            Report::Event { term, event } if term == self.term => vec![Event::Step(event)],
+            Report::StoreFailed { term, failure } if term == self.term => {
+                vec![match office::superseded_by(&failure) {
+                    Some(epoch) => Event::StoreSuperseded { epoch },
+                    None => Event::StoreFailed {
+                        why: failure.to_string(),
+                    },
+                }]
+            }
+            Report::Step { .. } | Report::Event { .. } | Report::StoreFailed { .. } => Vec::new(),
+        }
+    }
+
+    fn take_office(&mut self, office: Office) {
+        self.office = office;
+        if let Office::Open(messaging) = &self.office {
+            let (term, messaging) = (self.term, Arc::clone(messaging));
+            self.board.show_messaging(Some(Arc::clone(&messaging)));
+            self.report(watch_store(term, messaging));
+        }
+    }
+
+    fn on_answer(&mut self, answer: Answer) -> Vec<Event> {
+        if answer.lease.is_some() {
+            self.lease = answer.lease;
+        }
+        let mut events = vec![Event::Naming(answer.event)];
+        if self.learn_members(answer.members) {
+            events.push(Event::Naming(NamingEvent::MembersChanged));
+        }
+        events
+    }
+
+    /// Remembers where the others are; an address once known stays known, because its broker may come back.
+    /// Returns whether anything is new that exports tell.
+    fn learn_members(&mut self, members: Vec<Member>) -> bool {
+        let mut changed = false;
+        for member in members {
+            let address = Address {
+                messaging: member.joined.endpoint,
+                peer: member.joined.peer,
+            };
+            changed |= self.learn(member.name, address);
+        }
+        changed
+    }
+
+    fn learn(&mut self, member: MemberName, address: Address) -> bool {
+        if member == self.me.member || self.members.get(&member) == Some(&address) {
+            return false;
+        }
+        let before = self.members.insert(member, address.clone());
+        let peers = self.members.iter();
+        let peers = peers.filter_map(|(name, at)| Some((name.clone(), at.peer.clone()?)));
+        self.mesh.dial(&peers.collect());
+        // A new peer port concerns nobody but us.
+        before.is_none_or(|before| before.messaging != address.messaging)
+    }
+
+    fn on_heard(&mut self, heard: Heard) -> Vec<Event> {
+        match heard {
+            Heard::Dropped(peer) => vec![Event::Peer(PeerEvent::Dropped { peer })],
+            Heard::Refused(peer) => vec![Event::Peer(PeerEvent::Refused { peer })],
+            Heard::Heartbeat(heartbeat) => self.on_heartbeat(heartbeat),
+        }
+    }
+
+    fn on_heartbeat(&mut self, heartbeat: Heartbeat) -> Vec<Event> {
+        let peer = heartbeat.member;
+        let address = Address {
+            messaging: heartbeat.endpoint,
+            peer: Some(heartbeat.peer),
+        };
+        let is_new = self.learn(peer.clone(), address);
+        let mut events = vec![Event::Peer(PeerEvent::Heard {
+            peer: peer.clone(),
+            state: heartbeat.state,
+            epoch: heartbeat.epoch,
+        })];
+        if let Some(handover) = heartbeat.leaving {
+            events.push(Event::Peer(PeerEvent::Leaving { peer, handover }));
+        }
+        if is_new {
+            events.push(Event::Naming(NamingEvent::MembersChanged));
+        }
+        events
+    }
+
+    fn on_promote(&mut self, promote: Promote) -> Vec<Event> {
+        let view = self.failover.view();
+        if view.state == MemberState::Active {
+            let _ = promote.answer.send(Ok(view.epoch));
+            return Vec::new();
+        }
+        self.waiting.push(promote.answer);
+        vec![Event::Promote { force: promote.force }]
+    }
+
+    fn answer_waiting(&mut self, answer: &Result<Epoch, String>) {
+        for waiting in self.waiting.drain(..) {
+            // An operator who no longer waits needs no answer.
+            let _ = waiting.send(answer.clone());
+        }
+    }
+}
+
+async fn watch_store(term: u64, messaging: Arc<Messaging>) -> Report {
+    let failure = messaging.failed().await;
+    Report::StoreFailed { term, failure }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The actions that take more than a line.
+impl Driver {
+    fn join(&self) {
+        let brokers = self.brokers();
+        let request = JoinRequest {
+            role: self.me.role,
+            endpoint: self.me.endpoint.clone(),
+            admin: Some(self.me.admin.clone()),
+            peer: Some(self.me.peer.clone()),
+            lease_ms: u64::try_from(self.config.failover.lease.as_millis()).unwrap_or(u64::MAX),
+            shadow: exports::export_set(&self.config, &self.me.group, None, &brokers),
+        };
+        let registrar = self.registrar.clone();
+        self.report(async move { Report::Naming(registrar.join(request).await) });
+    }
+
+    fn renew(&self) {
+        let registrar = self.registrar.clone();
+        let lease = self.lease;
+        self.report(async move {
+            Report::Naming(match lease {
+                Some(lease) => registrar.renew(lease).await,
+                None => Answer::not_joined(),
+            })
+        });
+    }
+
+    fn probe(&self, peer: MemberName, number: u64) {
+        let target = self.members.get(&peer).map(|address| Target {
+            group: self.me.group.clone(),
+            member: peer,
+            messaging: address.messaging.clone(),
+            peer: address.peer.clone(),
+        });
+        let timeout = self.config.failover.check_health_response_timeout;
+        self.report(async move {
+            let answer = match target {
+                Some(target) => probe(target, timeout).await,
+                None => ProbeAnswer::Silent, // Nobody told where it is.
+            };
+            Report::Peer(PeerEvent::Probed {
+                probe: number,
+                answer,
+            })
+        });
+    }
+
+    /// Every known broker, this one first.
+    fn brokers(&self) -> Vec<BrokerAddress> {
+        let others = self.members.iter();
+        let others = others.map(|(name, address)| (name.clone(), address.messaging.clone()));
+        exports::broker_list((&self.me.member, &self.me.endpoint), &others.collect())
+    }
+
+    fn open_port(&self, epoch: Epoch) {
+        let Office::Open(messaging) = &self.office else {
+            return self.report_step(async {
+                StepEvent::Failed {
+                    why: "the store is not open".to_owned(),
+                }
+            });
+        };
+        let greeting = Greeting {
+            group: self.me.group.clone(),
+            member: self.me.member.clone(),
+            epoch,
+            failover_server_list: self.brokers(),
+        };
+        let opening = office::open_port(Arc::clone(messaging), self.me.listen.clone(), greeting);
+        self.report_step(opening);
+    }
+
+    fn publish(&self, epoch: Epoch) {
+        let exports = exports::export_set(&self.config, &self.me.group, Some(epoch), &self.brokers());
+        let registrar = self.registrar.clone();
+        self.report_step(async move { registrar.publish(epoch, exports).await });
+    }
+
+    fn announce(&mut self, state: MemberState, epoch: Epoch) {
+        self.heartbeat.state = state;
+        self.heartbeat.epoch = epoch;
+        self.say();
+        if state == MemberState::Active {
+            self.answer_waiting(&Ok(epoch));
+        }
+    }
+
+    fn say(&self) {
+        if let Err(error) = self.mesh.say(&self.heartbeat) {
+            tracing::error!(%error, "peers cannot be told");
+        }
+    }
+
+    async fn close_port(&self, drain: bool) {
+        if let Office::Open(messaging) = &self.office {
+            let drain = drain.then_some(self.config.drain_timeout);
+            office::close_port(messaging, drain).await;
+        }
+    }
+
+    async fn release(&mut self) {
+        self.term += 1;
+        self.board.show_messaging(None);
+        match std::mem::take(&mut self.office) {
+            Office::Empty => {}
+            Office::Open(messaging) => office::close_port(&messaging, None).await,
+            // Closing files may block, so it is not done here.
+            held @ (Office::Locked(_) | Office::Fenced(_)) => {
+                let _ = tokio::task::spawn_blocking(move || drop(held)).await;
+            }
+        }
+    }
+
+    async fn leave(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.registrar.leave(lease).await;
+        }
+    }
+
+    fn note(&mut self, note: &Note) {
+        self.board.record(note);
+        let (code, group, member) = (note.code(), &self.me.group, &self.me.member);
+        let epoch = self.failover.view().epoch;
+        if note.is_warning() {
+            tracing::warn!(code, %group, %member, %epoch, "{note}");
+        } else {
+            tracing::info!(code, %group, %member, %epoch, "{note}");
+        }
+        match note {
+            Note::LockBusy { holder } => self.answer_waiting(&Err(holder.clone())),
+            Note::ClaimRefused { active } => {
+                self.answer_waiting(&Err(format!("naming says that {active} is active")));
+            }
+            Note::Discovering { .. }
+            | Note::Standby { .. }
+            | Note::Suspected { .. }
+            | Note::Cleared { .. }
+            | Note::Confirmed { .. }
+            | Note::PlannedShutdown { .. }
+            | Note::NeverFailsOver { .. }
+            | Note::NamingRefused { .. }
+            | Note::LeaseLost
+            | Note::Promoting
+            | Note::LockTaken { .. }
+            | Note::Claimed { .. }
+            | Note::ClaimUnanswered { .. }
+            | Note::EpochWritten { .. }
+            | Note::Recovered { .. }
+            | Note::Listening
+            | Note::Published
+            | Note::PublishUnanswered
+            | Note::Active { .. }
+            | Note::TermEnded { .. }
+            | Note::Superseded { .. }
+            | Note::Isolated
+            | Note::StepFailed { .. }
+            | Note::StoreFailed { .. }
+            | Note::Stopping => {}
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The store and the messaging port of one term of office, taken step by step.
+//!
+//! Every step consumes what the one before brought, so that they cannot be taken out of order. A step runs
+//! beside the driver; what it brings is handed over with the number of the term it was begun in, and is
+//! dropped, which releases it, if that term is over by then.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use daymark_broker_core::failover::StepEvent;
+use daymark_journal::{Fenced, Holder, JournalError, Locked, OpenError};
+use daymark_naming_proto::{Endpoint, Epoch};
+
+use crate::messaging::{Greeting, Messaging, MessagingConfig, Stop, StoreError, StoreFailure};
+
+/// What a broker holds.
+#[derive(Debug, Default)]
+pub(super) enum Office {
+    /// Nothing, or a step under way holds it.
+    #[default]
+    Empty,
+    /// The store's lock.
+    Locked(Locked),
+    /// The store under this broker's epoch.
+    Fenced(Fenced),
+    /// Everything.
+    Open(Arc<Messaging>),
+}
+
+/// How a step ended.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// What is held now.
+    pub(super) office: Office,
+    pub(super) event: StepEvent,
+}
+
+impl Done {
+    fn with(office: Office, event: StepEvent) -> Self {
+        Self { office, event }
+    }
+
+    fn without(event: StepEvent) -> Self {
+        Self::with(Office::Empty, event)
+    }
+
+    fn failed(why: impl ToString) -> Self {
+        Self::without(StepEvent::Failed { why: why.to_string() })
+    }
+}
+
+/// Where the store is and as whom it is opened.
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    pub(super) dir: PathBuf,
+    pub(super) member: String,
+    pub(super) options: daymark_journal::Options,
+}
+
+/// Step 1. Blocking.
+pub(super) fn lock(store: &Store, force: bool) -> Done {
+    let holder = Holder::here(store.member.clone());
+    let options = store.options.clone();
+    let taken = if force {
+        Locked::acquire_forced(&store.dir, &holder, options)
+    } else {
+        Locked::acquire(&store.dir, &holder, options)
+    };
+    match taken {
+        Ok(locked) => {
+            let store_epoch = Epoch(locked.epoch());
+            Done::with(Office::Locked(locked), StepEvent::Locked { store_epoch })
+        }
+        Err(OpenError::LockedBy { dir, holder }) => Done::without(busy(&dir, holder)),
+        Err(error) => Done::failed(error),
+    }
+}
+
+fn busy(dir: &Path, holder: Option<Holder>) -> StepEvent {
+    let member = holder.as_ref().and_then(|holder| holder.member.parse().ok());
+    let error = OpenError::LockedBy {
+        dir: dir.to_owned(),
+        holder,
+    };
+    StepEvent::LockBusy {
+        holder: error.to_string(),
+        member,
+    }
+}
+
+/// Step 3. Blocking.
+pub(super) fn write_epoch(office: Office, epoch: Epoch) -> Done {
+    let Office::Locked(locked) = office else {
+        return Done::failed("the store is not locked");
+    };
+    match locked.begin(epoch.0) {
+        Ok(fenced) => Done::with(Office::Fenced(fenced), StepEvent::EpochWritten),
+        Err(error) => Done::without(open_failed(&error)),
+    }
+}
+
+/// Step 4. Blocking.
+pub(super) fn recover(office: Office, config: MessagingConfig) -> Done {
+    let Office::Fenced(fenced) = office else {
+        return Done::failed("the store's epoch is not written");
+    };
+    match Messaging::recover(fenced, config) {
+        Ok((messaging, recovered)) => Done::with(
+            Office::Open(Arc::new(messaging)),
+            StepEvent::Recovered {
+                messages: recovered.messages,
+                bytes: recovered.bytes,
+            },
+        ),
+        Err(StoreError::Open(error)) => Done::without(open_failed(&error)),
+        Err(error) => Done::failed(error),
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "every other error ends the promotion alike"
+)]
+fn open_failed(error: &OpenError) -> StepEvent {
+    match error {
+        OpenError::StaleEpoch { current, .. } => StepEvent::EpochStale {
+            current: Epoch(*current),
+        },
+        OpenError::Superseded { epoch } => StepEvent::EpochStale {
+            current: Epoch(*epoch),
+        },
+        other => StepEvent::Failed {
+            why: other.to_string(),
+        },
+    }
+}
+
+/// Step 5.
+pub(super) async fn open_port(messaging: Arc<Messaging>, listen: Endpoint, greeting: Greeting) -> StepEvent {
+    match messaging.listen(&listen, greeting).await {
+        Ok(address) => {
+            tracing::info!(%address, "listening for clients");
+            StepEvent::PortOpened
+        }
+        Err(error) => StepEvent::Failed {
+            why: error.to_string(),
+        },
+    }
+}
+
+/// Closes the port and the journal behind it, within `drain` and a little.
+pub(super) async fn close_port(messaging: &Messaging, drain: Option<Duration>) {
+    let how = match drain {
+        Some(deadline) => Stop::Graceful { deadline },
+        None => Stop::Now,
+    };
+    let patience = drain.unwrap_or_default() + Duration::from_secs(2);
+    if tokio::time::timeout(patience, messaging.stop(how)).await.is_err() {
+        tracing::warn!(?patience, "messaging did not stop in time");
+    }
+}
+
+/// What the end of the store means: somebody else's epoch, or a failure.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "every other failure of the store is alike"
+)]
+pub(super) fn superseded_by(failure: &StoreFailure) -> Option<Epoch> {
+    match &failure.cause {
+        JournalError::Superseded { epoch } => Some(Epoch(*epoch)),
+        _ => None,
+    }
+}

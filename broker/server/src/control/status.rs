@@ -1,0 +1,102 @@
+//! What tools are told about a broker.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use daymark_broker_core::failover::View;
+use daymark_naming_proto::{Endpoint, Epoch, GroupName, MemberName, MemberState, Role};
+use serde::Serialize;
+
+use super::timeline::{Entry, Timeline};
+use crate::messaging::{Messaging, MessagingStats};
+
+/// Shared between the driver, which writes, and the admin endpoint, which reads.
+#[derive(Clone, Debug)]
+pub(crate) struct StatusBoard(Arc<Mutex<Board>>);
+
+#[derive(Debug)]
+struct Board {
+    about: About,
+    view: View,
+    timeline: Timeline,
+    messaging: Option<Arc<Messaging>>,
+}
+
+/// What does not change while a broker runs.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct About {
+    pub(crate) member: MemberName,
+    pub(crate) role: Role,
+    pub(crate) group: GroupName,
+    pub(crate) store: String,
+    /// Where it serves AMQP while it is active.
+    pub(crate) endpoint: Endpoint,
+    pub(crate) admin: Endpoint,
+    pub(crate) peer: Endpoint,
+    pub(crate) version: &'static str,
+    pub(crate) pid: u32,
+}
+
+/// The status document.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Status {
+    #[serde(flatten)]
+    about: About,
+    pub(crate) state: MemberState,
+    /// Finer than the state: `discovering`, `suspecting`, `promoting` and so on.
+    phase: &'static str,
+    pub(crate) epoch: Epoch,
+    watching: Option<MemberName>,
+    /// Counts of queues and connections; absent on a standby, which has none.
+    messaging: Option<MessagingStats>,
+    /// The last way into office, step by step.
+    timeline: Vec<Entry>,
+    /// The latest events, oldest first.
+    events: Vec<Entry>,
+}
+
+impl StatusBoard {
+    pub(crate) fn new(about: About, view: View) -> Self {
+        Self(Arc::new(Mutex::new(Board {
+            about,
+            view,
+            timeline: Timeline::default(),
+            messaging: None,
+        })))
+    }
+
+    fn with<T>(&self, use_it: impl FnOnce(&mut Board) -> T) -> T {
+        // A panic elsewhere leaves values that are each whole, so the board stays readable.
+        use_it(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn show_view(&self, view: View) {
+        self.with(|board| board.view = view);
+    }
+
+    pub(super) fn show_messaging(&self, messaging: Option<Arc<Messaging>>) {
+        self.with(|board| board.messaging = messaging);
+    }
+
+    pub(super) fn record(&self, note: &daymark_broker_core::failover::Note) {
+        self.with(|board| board.timeline.record(note));
+    }
+
+    /// The document as of now.
+    pub(crate) fn status(&self) -> Status {
+        let (mut status, messaging) = self.with(|board| {
+            let status = Status {
+                about: board.about.clone(),
+                state: board.view.state,
+                phase: board.view.phase,
+                epoch: board.view.epoch,
+                watching: board.view.watching.clone(),
+                messaging: None,
+                timeline: board.timeline.promotion().to_vec(),
+                events: board.timeline.events().cloned().collect(),
+            };
+            (status, board.messaging.clone())
+        });
+        status.messaging = messaging.map(|messaging| messaging.stats());
+        status
+    }
+}

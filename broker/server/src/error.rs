@@ -1,0 +1,153 @@
+//! Why a broker does not start, or ends without having been told to.
+
+use std::path::PathBuf;
+
+use daymark_broker_core::failover::{Ending, InvalidSettings, Step};
+use daymark_naming_proto::{Epoch, Name};
+
+use crate::messaging::MessagingConfigError;
+
+/// Why a broker ended. The text of every variant stands alone; `exit_code` tells them apart.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// An option or a setting cannot be used. Nothing was touched.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The admin or the peer endpoint cannot listen.
+    #[error("the {what} endpoint cannot listen on {address}: {source}")]
+    Listen {
+        /// `admin` or `peer`.
+        what: &'static str,
+        /// The address asked for.
+        address: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A step of a promotion failed. Everything was released.
+    #[error("promotion failed at step {}: {why}", step.as_str())]
+    StepFailed {
+        /// Which.
+        step: Step,
+        /// Why.
+        why: String,
+    },
+    /// The store failed while the broker was active. Nothing was acknowledged that is not durable.
+    #[error("the store failed: {why}")]
+    StoreFailed {
+        /// Why.
+        why: String,
+    },
+    /// Another broker has a newer epoch. Started again, this one becomes its standby.
+    #[error("superseded by epoch {epoch}")]
+    Superseded {
+        /// The newer epoch.
+        epoch: Epoch,
+    },
+    /// Neither naming nor a peer could be reached for longer than the lease.
+    #[error("isolated from naming and from every peer for longer than the lease")]
+    Isolated,
+}
+
+impl BrokerError {
+    /// The exit code of the process: 2 configuration, 6 an endpoint cannot listen, 10 a promotion failed,
+    /// 11 the store failed, 12 superseded, 13 isolated.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 2,
+            Self::Listen { .. } => 6,
+            Self::StepFailed { .. } => 10,
+            Self::StoreFailed { .. } => 11,
+            Self::Superseded { .. } => 12,
+            Self::Isolated => 13,
+        }
+    }
+
+    /// The end of a broker as the rules tell it: `Ok` if an operator stopped it.
+    pub(crate) fn from_ending(ending: Ending) -> Result<(), Self> {
+        Err(match ending {
+            Ending::Stopped => return Ok(()),
+            Ending::StepFailed { step, why } => Self::StepFailed { step, why },
+            Ending::StoreFailed { why } => Self::StoreFailed { why },
+            Ending::Superseded { epoch } => Self::Superseded { epoch },
+            Ending::Isolated => Self::Isolated,
+        })
+    }
+}
+
+/// An option or a setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or holds a key or a value that nobody knows.
+    #[error("{}: {reason}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What the parser found, with line and column.
+        reason: String,
+    },
+    /// A setting whose behaviour this version does not have.
+    #[error("{setting} = {value} is not built in this version: {instead}")]
+    NotBuilt {
+        /// The setting.
+        setting: &'static str,
+        /// What was asked for.
+        value: &'static str,
+        /// What can be had.
+        instead: &'static str,
+    },
+    /// A number outside its range.
+    #[error("{setting} is {value}: {rule}")]
+    OutOfRange {
+        /// The setting.
+        setting: &'static str,
+        /// What was asked for.
+        value: i64,
+        /// What is allowed.
+        rule: &'static str,
+    },
+    /// Failover settings that do not fit together.
+    #[error(transparent)]
+    Failover(#[from] InvalidSettings),
+    /// Queue settings that cannot be used.
+    #[error(transparent)]
+    Messaging(#[from] MessagingConfigError),
+    /// A name is exported twice.
+    #[error("{name} is exported twice")]
+    ExportTwice {
+        /// The name.
+        name: Name,
+    },
+    /// A text that is not an endpoint.
+    #[error("{setting}: {reason}")]
+    Endpoint {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// `--listen` with port 0.
+    #[error(
+        "--listen {address} has port 0: the port of a broker is told to clients before it opens, so it must be fixed"
+    )]
+    ListenPort {
+        /// The address.
+        address: String,
+    },
+    /// The store's directory cannot be one.
+    #[error("store journal:{}: {why}", dir.display())]
+    Store {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}

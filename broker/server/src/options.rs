@@ -1,0 +1,114 @@
+//! What a broker is started with.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use daymark_client::Providers;
+use daymark_naming_proto::{Endpoint, GroupName, MemberName, Role};
+
+/// What a broker is started with. Everything else stands in `broker.toml`.
+#[derive(Clone, Debug)]
+pub struct BrokerOptions {
+    /// Its name in the group.
+    pub name: MemberName,
+    /// Its configured role: a preference, not its state.
+    pub role: Role,
+    /// The group it belongs to.
+    pub group: GroupName,
+    /// The store the group shares.
+    pub store: StoreUrl,
+    /// The naming servers.
+    pub naming: Providers,
+    /// Where it serves AMQP while it is active. The port must not be 0: others are told of it beforehand.
+    pub listen: Endpoint,
+    /// Where its admin endpoint listens in every state. Default: the host of `listen`, any free port.
+    pub admin: Option<Endpoint>,
+    /// `broker.toml`. Default: none, and every setting has its default.
+    pub config: Option<PathBuf>,
+}
+
+/// Where a group keeps its messages. Text form `journal:DIR`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// A journal in a directory.
+    Journal {
+        /// The directory. It is created if only its last component is missing.
+        dir: PathBuf,
+    },
+}
+
+/// A text that is not a store.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidStoreUrl {
+    /// `journal:` without a directory.
+    #[error("{text:?} names no directory: write journal:DIR")]
+    NoDirectory {
+        /// What was given.
+        text: String,
+    },
+    /// A kind of store that this version does not have.
+    #[error("stores of kind {kind:?} are not built in this version: write journal:DIR")]
+    NotBuilt {
+        /// The kind.
+        kind: String,
+    },
+    /// No kind, or one that nobody knows.
+    #[error("{text:?} is not a store: write journal:DIR")]
+    Unknown {
+        /// What was given.
+        text: String,
+    },
+}
+
+impl FromStr for StoreUrl {
+    type Err = InvalidStoreUrl;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            Some(("journal", "")) => Err(InvalidStoreUrl::NoDirectory {
+                text: text.to_owned(),
+            }),
+            Some(("journal", dir)) => Ok(Self::Journal { dir: dir.into() }),
+            Some((kind @ ("postgres" | "postgresql" | "memory"), _)) => Err(InvalidStoreUrl::NotBuilt {
+                kind: kind.to_owned(),
+            }),
+            Some(_) | None => Err(InvalidStoreUrl::Unknown {
+                text: text.to_owned(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Journal { dir } => write!(f, "journal:{}", dir.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_read_and_print_alike() {
+        let store: StoreUrl = "journal:/srv/orders".parse().expect("a store");
+        assert_eq!(store.to_string(), "journal:/srv/orders");
+    }
+
+    #[test]
+    fn what_is_not_a_store_says_why() {
+        for (text, part) in [
+            ("journal:", "no directory"),
+            ("postgres://host/db", "not built"),
+            ("memory:", "not built"),
+            ("/srv/orders", "journal:DIR"),
+            ("", "journal:DIR"),
+        ] {
+            let error = text.parse::<StoreUrl>().expect_err(text).to_string();
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
+    }
+}
