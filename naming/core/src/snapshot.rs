@@ -81,7 +81,11 @@ impl Directory {
     /// The state in one piece.
     #[must_use]
     pub fn to_snapshot(&self) -> Vec<u8> {
-        self.snapshot_chunks().flatten().collect()
+        let mut bytes = Vec::new();
+        for chunk in self.snapshot_chunks() {
+            bytes.extend_from_slice(&chunk);
+        }
+        bytes
     }
 }
 

@@ -1,15 +1,17 @@
 //! Repeated operation ids.
 
-use daymark_naming_core::Limits;
-use daymark_naming_proto::{Evidence, OpId, Write};
+use daymark_naming_core::{Command, Limits};
+use daymark_naming_proto::{Attributes, Epoch, Evidence, LeaseId, OpId, Revision, WithdrawReason, Write};
 
-use crate::support::{Story, changed, group, member, name, queue, refused, unchanged};
+use crate::support::{
+    Story, changed, description, export, group, link, member, name, queue, refused, unchanged,
+};
 
 fn bind(text: &str) -> Write {
     Write::Bind {
         name: name(text),
         object: queue("1"),
-        attributes: daymark_naming_proto::Attributes::new(),
+        attributes: Attributes::new(),
     }
 }
 
@@ -31,7 +33,7 @@ fn a_repeated_claim_grants_no_second_epoch() {
     let claim = Write::Claim {
         group: group("orders"),
         member: member("kkam"),
-        store_epoch: daymark_naming_proto::Epoch(0),
+        store_epoch: Epoch(0),
         evidence: Evidence::StoreLock,
     };
     let first = story.write_as(OpId(u128::MAX), claim.clone());
@@ -84,4 +86,66 @@ fn changed_again(story: &mut Story, op: u128) {
     let before = story.directory.revision();
     changed(story.write_as(OpId(op), bind("q1")));
     assert_eq!(story.directory.revision(), before);
+}
+
+/// The log keeps commands in a form without field names.
+#[test]
+fn every_command_survives_the_log() {
+    let (group, member, lease) = (group("orders"), member("kkam"), LeaseId(7));
+    let writes = [
+        bind("q"),
+        Write::Rebind {
+            name: name("a/l"),
+            object: link("q"),
+            attributes: Some([("Id".to_owned(), vec!["1".to_owned()])].into_iter().collect()),
+            expected: Some(Revision(0)),
+        },
+        Write::Unbind {
+            name: name("q"),
+            expected: None,
+        },
+        Write::CreateSubcontext {
+            name: name("a"),
+            attributes: Attributes::new(),
+        },
+        Write::DestroySubcontext { name: name("a") },
+        Write::Join {
+            group: group.clone(),
+            member: member.clone(),
+            join: description(),
+        },
+        Write::Leave {
+            group: group.clone(),
+            member: member.clone(),
+            lease,
+        },
+        Write::Claim {
+            group: group.clone(),
+            member: member.clone(),
+            store_epoch: Epoch(3),
+            evidence: Evidence::StoreLock,
+        },
+        Write::Publish {
+            group: group.clone(),
+            member: member.clone(),
+            epoch: Epoch(4),
+            exports: vec![export("A", "a")],
+        },
+        Write::Withdraw {
+            group: group.clone(),
+            epoch: Epoch(4),
+            reason: WithdrawReason::Handover,
+            eta_ms: Some(5),
+        },
+        Write::EndLease { group, member, lease },
+    ];
+    for write in writes {
+        let command = Command {
+            op: OpId(u128::MAX),
+            at_unix_ms: u64::MAX,
+            write,
+        };
+        let bytes = postcard::to_stdvec(&command).expect("bytes");
+        assert_eq!(postcard::from_bytes::<Command>(&bytes), Ok(command));
+    }
 }
