@@ -57,13 +57,14 @@ pub(crate) struct Api {
 impl Api {
     pub(crate) fn new(dispatcher: Arc<Dispatcher>) -> Self {
         let limits = &dispatcher.limits;
+        // Answers of pipelined requests leave one by one: gathered, the 400 that a malformed request line gets
+        // would stay behind.
         let mut connections = auto::Builder::new(TokioExecutor::new());
         connections
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
-            .max_buf_size(limits.head_bytes_max.max(8 << 10))
-            .pipeline_flush(true);
+            .max_buf_size(limits.head_bytes_max.max(8 << 10));
         let head_bytes_max = u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX);
         connections
             .http2()

@@ -1,1 +1,164 @@
-//! limits
+//! Every limit is hit once, and says so.
+
+use std::time::{Duration, Instant};
+
+use daymark_naming_proto::resp::Frame;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{Naming, queue, soon};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_connection_too_many_is_told_so_and_closed() {
+    let naming = Naming::start_with(|options| options.limits.connections_max = 2).await;
+    let mut first = naming.resp().await;
+    let mut second = naming.resp().await;
+    assert_eq!(first.ask(&["PING"]).await, Frame::Simple("PONG".into()));
+    assert_eq!(second.ask(&["PING"]).await, Frame::Simple("PONG".into()));
+    let third = naming.resp().await.until_closed().await;
+    assert_eq!(
+        third,
+        [Frame::Error("LIMITEXCEEDED connections: the limit is 2".into())]
+    );
+    first.ask(&["QUIT"]).await;
+    assert_eq!(first.until_closed().await, []);
+    soon("room for another", async {
+        loop {
+            let mut again = naming.resp().await;
+            again.send(&["PING"]).await;
+            if again.reply().await == Some(Frame::Simple("PONG".into())) {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_and_silent_connections_end_in_time_and_disturb_nobody() {
+    let naming = Naming::start_with(|options| {
+        options.limits.header_timeout = Duration::from_millis(200);
+        options.limits.idle_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let began = Instant::now();
+    let starts: [&[u8]; 6] = [
+        b"",
+        b"G",
+        b"GET /v1/status HTTP/1.1\r\nHost: t\r\n",
+        b"*2\r\n$6\r\nLOOK",
+        b"PIN",
+        b"*1\r\n$4\r\nPING\r\n",
+    ];
+    let mut streams = Vec::new();
+    for start in starts {
+        let mut stream = TcpStream::connect(naming.addr()).await.expect("a connection");
+        stream.write_all(start).await.expect("sent");
+        streams.push(stream);
+    }
+    assert_eq!(
+        naming.resp().await.ask(&["PING"]).await,
+        Frame::Simple("PONG".into()),
+        "others are served"
+    );
+    for (mut stream, start) in streams.into_iter().zip(starts) {
+        let mut said = Vec::new();
+        // A reset is an end too.
+        let _ = soon("the end", stream.read_to_end(&mut said)).await;
+        if start.starts_with(b"*2") {
+            let said = String::from_utf8_lossy(&said);
+            assert!(said.contains("did not arrive in time"), "{said}");
+        }
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let naming =
+        Naming::start_with(|options| options.limits.header_timeout = Duration::from_millis(200)).await;
+    let mut stream = TcpStream::connect(naming.addr()).await.expect("a connection");
+    let head = "POST /v1/names/x HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\n{";
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let mut said = vec![0; 12];
+    soon("an answer", stream.read_exact(&mut said))
+        .await
+        .expect("an answer");
+    assert_eq!(said, b"HTTP/1.1 408");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_and_waiting_lookups_are_counted() {
+    let naming = Naming::start_with(|options| {
+        options.limits.watches_per_connection_max = 2;
+        options.limits.watches_max = 3;
+        options.limits.waiters_max = 1;
+    })
+    .await;
+    let mut first = naming.resp3().await;
+    first.watch(&["WATCH", "a"]).await;
+    first.watch(&["WATCH", "b"]).await;
+    let (code, text) = first.error(&["WATCH", "c"]).await;
+    assert!(
+        code == "LIMITEXCEEDED" && text.contains("one connection"),
+        "{text}"
+    );
+    let mut second = naming.resp3().await;
+    second.watch(&["WATCH", "a"]).await;
+    let (code, text) = second.error(&["WATCH", "b"]).await;
+    assert!(code == "LIMITEXCEEDED" && text.contains("this server"), "{text}");
+    drop(first);
+    soon("room for another watch", async {
+        while !matches!(second.ask(&["WATCH", "b"]).await, Frame::Integer(_)) {}
+    })
+    .await;
+    let mut waiting = naming.resp().await;
+    waiting.send(&["LOOKUP", "late", "WAIT", "15000"]).await;
+    let refused = soon("the limit", async {
+        loop {
+            let reply = naming.http("GET", "/v1/names/later?wait=20ms", "").await;
+            if reply.status == 429 {
+                break reply;
+            }
+        }
+    })
+    .await;
+    assert_eq!(refused.problem().1["what"], "lookups that wait");
+    naming.http("POST", "/v1/names/late", &queue("q")).await;
+    assert!(matches!(waiting.reply().await, Some(Frame::Bulk(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_http_watch_gets_comments_and_outlives_the_header_timeout() {
+    let naming = Naming::start_with(|options| {
+        options.limits.header_timeout = Duration::from_millis(100);
+        options.limits.keepalive = Duration::from_millis(50);
+    })
+    .await;
+    let mut stream = TcpStream::connect(naming.addr()).await.expect("a connection");
+    stream
+        .write_all(b"GET /v1/watch/q HTTP/1.0\r\n\r\n")
+        .await
+        .expect("sent");
+    let mut said = String::new();
+    soon("comments", async {
+        let mut piece = [0; 1024];
+        while said.matches(": still here\n\n").count() < 8 {
+            let count = stream.read(&mut piece).await.expect("the stream");
+            assert!(count > 0, "the stream ended: {said}");
+            said += std::str::from_utf8(&piece[..count]).expect("UTF-8");
+        }
+    })
+    .await;
+    assert!(said.contains("retry: 1000\n\n"), "{said}");
+    naming.http("POST", "/v1/names/q", &queue("1")).await;
+    soon("the change", async {
+        let mut piece = [0; 4096];
+        while !said.contains("event: changed") {
+            let count = stream.read(&mut piece).await.expect("the stream");
+            assert!(count > 0, "the stream ended: {said}");
+            said += std::str::from_utf8(&piece[..count]).expect("UTF-8");
+        }
+    })
+    .await;
+}

@@ -113,7 +113,9 @@ pub(crate) struct Resp {
 
 impl Resp {
     pub(crate) async fn connect(addr: SocketAddr) -> Self {
-        let stream = soon("connect", TcpStream::connect(addr)).await.expect("a connection");
+        let stream = soon("connect", TcpStream::connect(addr))
+            .await
+            .expect("a connection");
         stream.set_nodelay(true).expect("nodelay");
         Self {
             stream,
@@ -144,7 +146,11 @@ impl Resp {
                 self.input.drain(..used);
                 return Some(frame);
             }
-            if soon("a frame", self.stream.read_buf(&mut self.input)).await.ok()? == 0 {
+            if soon("a frame", self.stream.read_buf(&mut self.input))
+                .await
+                .ok()?
+                == 0
+            {
                 return None;
             }
         }
@@ -238,7 +244,11 @@ impl Reply {
 
     /// A problem document: its status, and what it says.
     pub(crate) fn problem(&self) -> (u16, Value) {
-        assert_eq!(self.headers["content-type"], "application/problem+json", "{}", self.body);
+        assert_eq!(
+            self.headers["content-type"], "application/problem+json",
+            "{}",
+            self.body
+        );
         let problem = self.json();
         assert_eq!(problem["status"], self.status);
         (self.status, problem)
@@ -252,7 +262,9 @@ impl Reply {
         let headers = lines.filter_map(|line| line.split_once(": "));
         Self {
             status: status.and_then(|s| s.parse().ok()).expect("a status"),
-            headers: headers.map(|(k, v)| (k.to_ascii_lowercase(), v.to_owned())).collect(),
+            headers: headers
+                .map(|(k, v)| (k.to_ascii_lowercase(), v.to_owned()))
+                .collect(),
             body: body.to_owned(),
         }
     }
@@ -266,7 +278,9 @@ pub(crate) async fn http(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Reply {
-    let mut stream = soon("connect", TcpStream::connect(addr)).await.expect("a connection");
+    let mut stream = soon("connect", TcpStream::connect(addr))
+        .await
+        .expect("a connection");
     let mut request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
     for (name, value) in headers {
         request += &format!("{name}: {value}\r\n");
@@ -274,7 +288,9 @@ pub(crate) async fn http(
     request += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut reply = Vec::new();
-    soon("an HTTP answer", stream.read_to_end(&mut reply)).await.expect("an answer");
+    soon("an HTTP answer", stream.read_to_end(&mut reply))
+        .await
+        .expect("an answer");
     Reply::parse(&reply)
 }
 
@@ -294,18 +310,26 @@ pub(crate) struct Event {
 
 impl Events {
     pub(crate) async fn open(addr: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Self {
-        let mut stream = soon("connect", TcpStream::connect(addr)).await.expect("a connection");
+        let mut stream = soon("connect", TcpStream::connect(addr))
+            .await
+            .expect("a connection");
         let mut request = format!("GET {path} HTTP/1.0\r\nHost: test\r\n");
         for (name, value) in headers {
             request += &format!("{name}: {value}\r\n");
         }
-        stream.write_all(format!("{request}\r\n").as_bytes()).await.expect("sent");
+        stream
+            .write_all(format!("{request}\r\n").as_bytes())
+            .await
+            .expect("sent");
         let mut events = Self {
             stream,
             input: Vec::new(),
         };
         let head = events.until("\r\n\r\n").await.expect("a head");
-        assert!(head.contains("200 OK") && head.contains("text/event-stream"), "{head}");
+        assert!(
+            head.contains("200 OK") && head.contains("text/event-stream"),
+            "{head}"
+        );
         events
     }
 

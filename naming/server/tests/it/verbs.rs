@@ -10,14 +10,25 @@ async fn both_doors_answer_the_same_document() {
     let naming = Naming::start().await;
     let mut resp = naming.resp().await;
     resp.json(&["CREATESUBCONTEXT", "orders"]).await;
-    resp.json(&["BIND", "orders/in", &queue("q1"), "ATTRS", r#"{"Region":["eu"]}"#]).await;
-    resp.json(&["BIND", "orders/link", r#"{"type":"link","target":"orders/in"}"#]).await;
+    resp.json(&["BIND", "orders/in", &queue("q1"), "ATTRS", r#"{"Region":["eu"]}"#])
+        .await;
+    resp.json(&["BIND", "orders/link", r#"{"type":"link","target":"orders/in"}"#])
+        .await;
     let reads = [
         (vec!["LOOKUP", "orders/in"], "/v1/names/orders/in"),
-        (vec!["LOOKUP", "orders/in", "STRONG"], "/v1/names/orders/in?consistency=strong"),
-        (vec!["LOOKUP", "orders/in", "MINREV", "1"], "/v1/names/orders/in?min_revision=1"),
+        (
+            vec!["LOOKUP", "orders/in", "STRONG"],
+            "/v1/names/orders/in?consistency=strong",
+        ),
+        (
+            vec!["LOOKUP", "orders/in", "MINREV", "1"],
+            "/v1/names/orders/in?min_revision=1",
+        ),
         (vec!["LOOKUP", "orders/link"], "/v1/names/orders/link"),
-        (vec!["LOOKUPLINK", "orders/link"], "/v1/names/orders/link?links=no"),
+        (
+            vec!["LOOKUPLINK", "orders/link"],
+            "/v1/names/orders/link?links=no",
+        ),
         (vec!["LOOKUP", ""], "/v1/names/"),
         (vec!["LIST"], "/v1/list"),
         (vec!["LIST", "orders"], "/v1/list/orders"),
@@ -42,7 +53,10 @@ async fn every_write_can_be_made_over_http() {
     let made = naming.http("PUT", "/v1/contexts/orders", "").await;
     assert_eq!((made.status, &made.json()["changed"]), (200, &json!(true)));
     let bound = naming.http("POST", "/v1/names/orders/in", &queue("q1")).await;
-    assert_eq!(bound.json(), json!({"revision": 2, "changed": true, "detail": "none"}));
+    assert_eq!(
+        bound.json(),
+        json!({"revision": 2, "changed": true, "detail": "none"})
+    );
     let again = naming.http("POST", "/v1/names/orders/in", &queue("q2")).await;
     let (status, problem) = again.problem();
     assert_eq!((status, &problem["code"]), (409, &json!("NameAlreadyBound")));
@@ -55,9 +69,16 @@ async fn every_write_can_be_made_over_http() {
     assert_eq!(refused.problem().1["code"], "ContextNotEmpty");
     assert_eq!(naming.http("DELETE", "/v1/names/orders/in", "").await.status, 200);
     let gone = naming.http("DELETE", "/v1/names/orders/in", "").await;
-    assert_eq!(gone.json()["changed"], false, "unbinding what is not bound is no error");
+    assert_eq!(
+        gone.json()["changed"],
+        false,
+        "unbinding what is not bound is no error"
+    );
     assert_eq!(naming.http("DELETE", "/v1/contexts/orders", "").await.status, 200);
-    assert_eq!(naming.http("GET", "/v1/names/orders", "").await.problem().1["code"], "NameNotFound");
+    assert_eq!(
+        naming.http("GET", "/v1/names/orders", "").await.problem().1["code"],
+        "NameNotFound"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,12 +95,18 @@ async fn a_write_with_an_expected_revision_is_refused_when_somebody_was_faster()
     assert_eq!(put("\"1\"", queue("2")).await.status, 200);
     let late = put("\"1\"", queue("3")).await;
     let (status, problem) = late.problem();
-    assert_eq!((status, &problem["code"], &problem["actual"]), (412, &json!("RevisionMismatch"), &json!(2)));
+    assert_eq!(
+        (status, &problem["code"], &problem["actual"]),
+        (412, &json!("RevisionMismatch"), &json!(2))
+    );
     let absent = [("If-None-Match", "*")];
     let taken = http(naming.addr(), "PUT", "/v1/names/q", &absent, &queue("4")).await;
     assert_eq!(taken.status, 412);
     let mut resp = naming.resp().await;
-    assert_eq!(resp.error(&["REBIND", "q", &queue("5"), "IFREV", "1"]).await.0, "REVISIONMISMATCH");
+    assert_eq!(
+        resp.error(&["REBIND", "q", &queue("5"), "IFREV", "1"]).await.0,
+        "REVISIONMISMATCH"
+    );
     assert_eq!(resp.json(&["UNBIND", "q", "IFREV", "2"]).await["changed"], true);
 }
 
@@ -91,7 +118,10 @@ async fn a_repeated_operation_id_returns_the_first_answer() {
     let second = http(naming.addr(), "POST", "/v1/names/q", &op, &queue("1")).await;
     assert_eq!((second.status, &second.body), (200, &first.body));
     let mut resp = naming.resp().await;
-    assert_eq!(resp.document(&["BIND", "q", &queue("1"), "OP", "beef"]).await, first.body);
+    assert_eq!(
+        resp.document(&["BIND", "q", &queue("1"), "OP", "beef"]).await,
+        first.body
+    );
     let naming = naming.restarted().await;
     let third = http(naming.addr(), "POST", "/v1/names/q", &op, &queue("1")).await;
     assert_eq!(third.body, first.body, "also after a restart");
@@ -101,11 +131,26 @@ async fn a_repeated_operation_id_returns_the_first_answer() {
 async fn every_http_answer_says_revision_term_and_cluster() {
     let naming = Naming::start().await;
     naming.http("POST", "/v1/names/q", &queue("1")).await;
-    for path in ["/v1/names/q", "/v1/names/none", "/v1/status", "/nowhere", "/livez"] {
+    for path in [
+        "/v1/names/q",
+        "/v1/names/none",
+        "/v1/status",
+        "/nowhere",
+        "/livez",
+    ] {
         let reply = naming.http("GET", path, "").await;
         assert_eq!(reply.headers["daymark-revision"], "1", "{path}");
-        assert_eq!(reply.headers["daymark-cluster-id"], naming.server.cluster_id(), "{path}");
-        assert!(reply.headers["daymark-term"].parse::<u64>().is_ok_and(|term| term > 0), "{path}");
+        assert_eq!(
+            reply.headers["daymark-cluster-id"],
+            naming.server.cluster_id(),
+            "{path}"
+        );
+        assert!(
+            reply.headers["daymark-term"]
+                .parse::<u64>()
+                .is_ok_and(|term| term > 0),
+            "{path}"
+        );
     }
 }
 
@@ -114,20 +159,35 @@ async fn misses_say_why() {
     let naming = Naming::start().await;
     naming.http("POST", "/v1/names/q", &queue("1")).await;
     let (status, problem) = naming.http("GET", "/v1/names/orders/in", "").await.problem();
-    assert_eq!((status, &problem["code"], &problem["revision"]), (404, &json!("NameNotFound"), &json!(1)));
+    assert_eq!(
+        (status, &problem["code"], &problem["revision"]),
+        (404, &json!("NameNotFound"), &json!(1))
+    );
     assert_eq!(problem["remaining"], "orders/in");
     let (status, problem) = naming.http("GET", "/v1/names/q/below", "").await.problem();
     assert_eq!((status, &problem["code"]), (409, &json!("NotContext")));
-    let (status, problem) = naming.http("GET", "/v1/names/q?min_revision=9", "").await.problem();
-    assert_eq!((status, &problem["code"], &problem["have"]), (503, &json!("Lagging"), &json!(1)));
+    let (status, problem) = naming
+        .http("GET", "/v1/names/q?min_revision=9", "")
+        .await
+        .problem();
+    assert_eq!(
+        (status, &problem["code"], &problem["have"]),
+        (503, &json!("Lagging"), &json!(1))
+    );
     let mut resp = naming.resp().await;
     let (code, text) = resp.error(&["LOOKUP", "none"]).await;
     assert_eq!(code, "NAMENOTFOUND");
-    assert_eq!(text, "none not found: nothing is bound below \"\" (as of revision 1)");
+    assert_eq!(
+        text,
+        "none not found: nothing is bound below \"\" (as of revision 1)"
+    );
     resp.ask(&["ERRORS", "JSON"]).await;
     let (code, text) = resp.error(&["LOOKUP", "none"]).await;
     let error: Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!((code.as_str(), &error["code"]), ("NAMENOTFOUND", &json!("NameNotFound")));
+    assert_eq!(
+        (code.as_str(), &error["code"]),
+        ("NAMENOTFOUND", &json!("NameNotFound"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -183,7 +243,8 @@ async fn a_person_at_a_terminal_is_helped() {
     let mut resp = naming.resp().await;
     resp.send_bytes(b"PING\r\n").await;
     assert_eq!(resp.reply().await, Some(Frame::Simple("PONG".into())));
-    resp.send_bytes(b"BIND q '{\"type\":\"queue\",\"address\":\"a b\"}'\r\n\r\nLOOKUP q\r\n").await;
+    resp.send_bytes(b"BIND q '{\"type\":\"queue\",\"address\":\"a b\"}'\r\n\r\nLOOKUP q\r\n")
+        .await;
     assert_eq!(next_json(&mut resp).await["revision"], 1);
     assert_eq!(next_json(&mut resp).await["object"]["address"], "a b");
     let Frame::Array(lines) = resp.ask(&["HELP"]).await else {
@@ -192,13 +253,27 @@ async fn a_person_at_a_terminal_is_helped() {
     let lookup = Frame::Simple("LOOKUP name [MINREV revision] [WAIT ms] [STRONG]".into());
     assert!(lines.contains(&lookup));
     assert!(matches!(resp.ask(&["COMMAND"]).await, Frame::Array(verbs) if verbs.len() > 20));
-    assert!(matches!(resp.ask(&["COMMAND", "DOCS"]).await, Frame::Array(_)), "RESP2 has no maps");
+    assert!(
+        matches!(resp.ask(&["COMMAND", "DOCS"]).await, Frame::Array(_)),
+        "RESP2 has no maps"
+    );
     let Frame::Map(hello) = resp.ask(&["HELLO", "3"]).await else {
         panic!("no map");
     };
     let keys: Vec<&Frame> = hello.iter().map(|(key, _)| key).collect();
-    for key in ["server", "version", "proto", "cluster_id", "term", "revision", "node"] {
-        assert!(keys.contains(&&Frame::Bulk(key.as_bytes().to_vec().into())), "{key}");
+    for key in [
+        "server",
+        "version",
+        "proto",
+        "cluster_id",
+        "term",
+        "revision",
+        "node",
+    ] {
+        assert!(
+            keys.contains(&&Frame::Bulk(key.as_bytes().to_vec().into())),
+            "{key}"
+        );
     }
     assert!(matches!(resp.ask(&["COMMAND", "DOCS"]).await, Frame::Map(_)));
     assert_eq!(resp.ask(&["QUIT"]).await, Frame::Simple("OK".into()));
@@ -210,13 +285,17 @@ async fn a_connection_may_carry_many_http_requests() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let naming = Naming::start().await;
     naming.http("POST", "/v1/names/q", &queue("1")).await;
-    let mut stream = tokio::net::TcpStream::connect(naming.addr()).await.expect("a connection");
+    let mut stream = tokio::net::TcpStream::connect(naming.addr())
+        .await
+        .expect("a connection");
     let one = "GET /v1/names/q HTTP/1.1\r\nHost: test\r\n\r\n";
     stream.write_all(one.repeat(3).as_bytes()).await.expect("sent");
     let last = "GET /v1/status HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
     stream.write_all(last.as_bytes()).await.expect("sent");
     let mut answers = String::new();
-    crate::support::soon("answers", stream.read_to_string(&mut answers)).await.expect("answers");
+    crate::support::soon("answers", stream.read_to_string(&mut answers))
+        .await
+        .expect("answers");
     assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 4);
     assert_eq!(answers.matches(r#""address":"1""#).count(), 3);
 }
