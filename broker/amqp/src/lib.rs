@@ -22,6 +22,7 @@ mod ring;
 #[cfg(test)]
 mod roundtrip;
 mod sasl;
+pub mod scram;
 mod slab;
 mod state;
 mod terminus;

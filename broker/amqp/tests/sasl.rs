@@ -4,6 +4,7 @@ mod common;
 
 use bytes::Bytes;
 use common::*;
+use daymark_amqp::scram::{ScramClient, ScramCredential, ScramServer};
 use daymark_amqp::*;
 
 fn server(mechanisms: &[Symbol], required: bool) -> Config {
@@ -227,4 +228,57 @@ fn a_challenge_goes_to_the_client_and_its_response_back() {
             additional
         }]
     );
+}
+
+#[test]
+fn scram_proves_the_password_both_ways_without_sending_it() {
+    let (mut client_side, first) = ScramClient::begin("alice", "secret", "client-nonce-client-nonce");
+    let sasl = Sasl::Custom {
+        mechanism: mechanism::SCRAM_SHA_256,
+        initial_response: Some(first),
+    };
+    let mut pair = Pair::new(client(sasl), server(&[mechanism::SCRAM_SHA_256], true));
+    let (at_server, _) = settle(&mut pair);
+    let [Event::SaslInit(init)] = &at_server[..] else {
+        panic!("{at_server:?}")
+    };
+    let Credentials::Other {
+        response: Some(first),
+    } = &init.credentials
+    else {
+        panic!("{init:?}")
+    };
+    let credential = ScramCredential::derive("secret", b"salt-of-alice", 4_096);
+    let mut server_side = ScramServer::begin(first, "server-nonce-server-nonce").unwrap();
+    assert_eq!(server_side.user(), "alice");
+    pair.server
+        .sasl_challenge(server_side.challenge(&credential))
+        .unwrap();
+
+    let (_, at_client) = settle(&mut pair);
+    let [Event::SaslChallenge(challenge)] = &at_client[..] else {
+        panic!("{at_client:?}")
+    };
+    pair.client
+        .sasl_response(client_side.respond(challenge).unwrap())
+        .unwrap();
+
+    let (at_server, _) = settle(&mut pair);
+    let [Event::SaslResponse(response)] = &at_server[..] else {
+        panic!("{at_server:?}")
+    };
+    let proof = server_side.finish(response, &credential).unwrap();
+    pair.server.sasl_outcome(SaslCode::Ok, Some(proof)).unwrap();
+
+    let (_, at_client) = settle(&mut pair);
+    let [
+        Event::SaslOutcome {
+            code: SaslCode::Ok,
+            additional: Some(proof),
+        },
+    ] = &at_client[..]
+    else {
+        panic!("{at_client:?}")
+    };
+    assert_eq!(client_side.verify(proof), Ok(()));
 }
