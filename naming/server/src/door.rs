@@ -78,7 +78,10 @@ fn door(first: &[u8]) -> Door {
 pub(crate) async fn serve(mut stream: TcpStream, doors: Arc<Doors>) -> io::Result<()> {
     let mut first = BytesMut::with_capacity(4096);
     let header_timeout = doors.dispatcher.limits.header_timeout;
-    let sniffed = timeout(header_timeout, sniff(&mut stream, &mut first)).await;
+    let sniffed = tokio::select! {
+        sniffed = timeout(header_timeout, sniff(&mut stream, &mut first)) => sniffed,
+        () = doors.dispatcher.stops() => return Ok(()),
+    };
     match sniffed {
         Ok(door) => match door? {
             Door::Http => http::serve(stream, first.freeze(), doors.api.clone()).await,

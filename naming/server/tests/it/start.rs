@@ -122,7 +122,9 @@ async fn a_stop_ends_watches_waits_and_connections_and_frees_the_directory() {
     let mut events = Events::open(naming.addr(), "/v1/watch/q", &[]).await;
     assert_eq!(events.next().await.expect("an event").kind, "bookmark");
     let mut waiting = naming.resp().await;
+    assert_eq!(waiting.ask(&["PING"]).await, Frame::Simple("PONG".into()));
     waiting.send(&["LOOKUP", "never", "WAIT", "50000"]).await;
+    let _silent = naming.resp().await;
     let Naming { server, data } = naming;
     soon("stop", server.stop()).await;
     assert!(matches!(&idle.until_closed().await[..], [Frame::Error(text)] if text.contains("stops")));

@@ -159,10 +159,11 @@ impl Resp {
     /// The next answer; pushes on the way are kept.
     pub(crate) async fn reply(&mut self) -> Option<Frame> {
         loop {
-            match self.frame().await? {
-                Frame::Push(items) => self.pushes.push_back(items),
-                other => return Some(other),
-            }
+            let frame = self.frame().await?;
+            let Frame::Push(items) = frame else {
+                return Some(frame);
+            };
+            self.pushes.push_back(items);
         }
     }
 
@@ -173,10 +174,11 @@ impl Resp {
 
     /// The document that is answered.
     pub(crate) async fn document(&mut self, words: &[&str]) -> String {
-        match self.ask(words).await {
-            Frame::Bulk(bytes) => String::from_utf8(bytes.to_vec()).expect("UTF-8"),
-            other => panic!("{words:?} is answered {other:?}"),
-        }
+        let answer = self.ask(words).await;
+        let Frame::Bulk(bytes) = answer else {
+            panic!("{words:?} is answered {answer:?}");
+        };
+        String::from_utf8(bytes.to_vec()).expect("UTF-8")
     }
 
     pub(crate) async fn json(&mut self, words: &[&str]) -> Value {
@@ -185,31 +187,28 @@ impl Resp {
 
     /// The error that is answered: its prefix and its text.
     pub(crate) async fn error(&mut self, words: &[&str]) -> (String, String) {
-        match self.ask(words).await {
-            Frame::Error(text) => {
-                let (code, text) = text.split_once(' ').expect("a code and a text");
-                (code.to_owned(), text.to_owned())
-            }
-            other => panic!("{words:?} is answered {other:?}"),
-        }
+        let answer = self.ask(words).await;
+        let Frame::Error(text) = answer else {
+            panic!("{words:?} is answered {answer:?}");
+        };
+        let (code, text) = text.split_once(' ').expect("a code and a text");
+        (code.to_owned(), text.to_owned())
     }
 
     /// Begins a watch and returns its number.
     pub(crate) async fn watch(&mut self, words: &[&str]) -> i64 {
-        match self.ask(words).await {
-            Frame::Integer(id) => id,
-            other => panic!("{words:?} is answered {other:?}"),
-        }
+        let answer = self.ask(words).await;
+        let Frame::Integer(id) = answer else {
+            panic!("{words:?} is answered {answer:?}");
+        };
+        id
     }
 
     /// The next event of a watch.
     pub(crate) async fn event(&mut self) -> (i64, Value) {
         let items = match self.pushes.pop_front() {
             Some(items) => items,
-            None => match self.frame().await.expect("a push") {
-                Frame::Push(items) => items,
-                other => panic!("{other:?} instead of a push"),
-            },
+            None => self.push().await,
         };
         match items.as_slice() {
             [Frame::Bulk(kind), Frame::Integer(id), Frame::Bulk(json)] if &kind[..] == b"watch" => {
@@ -217,6 +216,14 @@ impl Resp {
             }
             other => panic!("{other:?} is no event"),
         }
+    }
+
+    async fn push(&mut self) -> Vec<Frame> {
+        let frame = self.frame().await.expect("a push");
+        let Frame::Push(items) = frame else {
+            panic!("{frame:?} instead of a push");
+        };
+        items
     }
 
     /// Whatever comes until the server closes the connection.
