@@ -71,10 +71,9 @@ impl<T> Ring<T> {
         start..(end + usize::from(includes_last)).max(start)
     }
 
-    pub(crate) fn at(&self, index: usize) -> Option<(u32, &T)> {
-        self.slots
-            .get(index)
-            .and_then(|(id, value)| value.as_ref().map(|value| (*id, value)))
+    pub(crate) fn at(&mut self, index: usize) -> Option<(u32, &mut T)> {
+        let (id, value) = self.slots.get_mut(index)?;
+        value.as_mut().map(|value| (*id, value))
     }
 
     /// Empties these places.

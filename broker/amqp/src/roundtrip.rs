@@ -19,6 +19,7 @@ use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::select;
+use std::sync::Arc;
 use std::time::Instant;
 
 fn symbol() -> impl Strategy<Value = Symbol> {
@@ -99,9 +100,9 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         Just(Outcome::Accepted),
         Just(Outcome::Released),
-        of(error()).prop_map(|error| Outcome::Rejected(error.map(Box::new))),
+        of(error()).prop_map(|error| Outcome::Rejected(error.map(Arc::new))),
         (any::<bool>(), any::<bool>(), fields()).prop_map(|(delivery_failed, undeliverable_here, fields)| {
-            let annotations = (!fields.is_empty()).then(|| Box::new(fields));
+            let annotations = (!fields.is_empty()).then(|| Arc::new(fields));
             Outcome::Modified {
                 delivery_failed,
                 undeliverable_here,

@@ -7,16 +7,17 @@ use crate::read::{DecodeError, Reader};
 use crate::value::Fields;
 use crate::write::{ListWriter, put_binary, put_bool, put_ulong};
 use bytes::Bytes;
+use std::sync::Arc;
 
 type Result<T> = std::result::Result<T, DecodeError>;
 
-/// How a delivery ended.
+/// How a delivery ended. Cloning is cheap: one disposition may speak of thousands of deliveries.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// Taken over by the receiver.
     Accepted,
     /// Refused for good: invalid or unprocessable.
-    Rejected(Option<Box<AmqpError>>),
+    Rejected(Option<Arc<AmqpError>>),
     /// Not taken, and as if it had not been delivered.
     Released,
     /// Not taken, and changed.
@@ -26,7 +27,7 @@ pub enum Outcome {
         /// Do not deliver to this link again.
         undeliverable_here: bool,
         /// Annotations to merge into the message's.
-        annotations: Option<Box<Fields>>,
+        annotations: Option<Arc<Fields>>,
     },
 }
 
@@ -34,7 +35,7 @@ impl Outcome {
     /// Refused, with the reason.
     #[must_use]
     pub fn rejected(error: AmqpError) -> Self {
-        Self::Rejected(Some(Box::new(error)))
+        Self::Rejected(Some(Arc::new(error)))
     }
 }
 
@@ -217,12 +218,12 @@ fn outcome_body(code: u64, fields: &mut List<'_>) -> Result<Outcome> {
     Ok(match code {
         desc::ACCEPTED => Outcome::Accepted,
         desc::RELEASED => Outcome::Released,
-        desc::REJECTED => Outcome::Rejected(error_field(fields)?.map(Box::new)),
+        desc::REJECTED => Outcome::Rejected(error_field(fields)?.map(Arc::new)),
         desc::MODIFIED => {
             let delivery_failed = fields.boolean("delivery-failed")?;
             let undeliverable_here = fields.boolean("undeliverable-here")?;
             let annotations = fields.fields("message-annotations")?;
-            let annotations = (!annotations.is_empty()).then(|| Box::new(annotations));
+            let annotations = (!annotations.is_empty()).then(|| Arc::new(annotations));
             Outcome::Modified {
                 delivery_failed,
                 undeliverable_here,

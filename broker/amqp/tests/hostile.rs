@@ -95,7 +95,7 @@ fn a_giant_disposition_range_costs_only_what_is_outstanding() {
     }
     pair.at_client();
     // Many of them, not settling: each reports three deliveries and no more.
-    for _ in 0..1_000 {
+    for _ in 0..99 {
         pair.server
             .input(&disposition(0, i32::MAX.cast_unsigned(), false), pair.now);
         assert_eq!(poll(&mut pair.server).len(), 3);
@@ -106,6 +106,39 @@ fn a_giant_disposition_range_costs_only_what_is_outstanding() {
     pair.server
         .input(&disposition(0, i32::MAX.cast_unsigned(), true), pair.now);
     assert_eq!(poll(&mut pair.server), []);
+}
+
+#[test]
+fn changing_the_state_of_deliveries_over_and_over_ends_the_session() {
+    let mut victim = Victim::attached(Config::default(), 9);
+    assert_eq!(victim.say(&transfer(Some(0), false, false, b"x")).len(), 1);
+    let mut update = disposition(0, 1_000, false);
+    update[14] = 0x42; // role: sender
+    for _ in 0..100 {
+        assert_eq!(victim.say(&update).len(), 1);
+    }
+    assert_eq!(victim.ended_with(&update), condition::NOT_ALLOWED);
+}
+
+#[test]
+fn deep_nesting_inside_a_message_is_carried_and_not_followed() {
+    let mut value = vec![0x45];
+    for _ in 0..5_000 {
+        let size = u32::try_from(value.len() + 4).unwrap().to_be_bytes();
+        value.splice(0..0, [0xd0, size[0], size[1], size[2], size[3], 0, 0, 0, 1]);
+    }
+    let mut annotations = vec![0, 0x53, 0x72, 0xd1];
+    annotations.extend(u32::try_from(value.len() + 7).unwrap().to_be_bytes());
+    annotations.extend([0, 0, 0, 2, 0xa3, 1, b'k']);
+    annotations.extend(value);
+    annotations.extend([0, 0x53, 0x77, 0xa1, 1, b'x']);
+    let mut victim = Victim::attached(Config::default(), 9);
+    let got = messages(victim.say(&transfer(Some(0), false, false, &annotations)));
+    assert_eq!(*got[0].payload, annotations);
+    let view = message::MessageView::parse(&got[0].payload).unwrap();
+    assert_eq!(view.body().unwrap(), message::Body::Value(ValueRef::String("x")));
+    let nested = view.message_annotation("k").unwrap();
+    assert_eq!(nested.to_value(), Err(DecodeError::TooDeep));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use common::*;
 use daymark_amqp::message::{Body, MessageView};
 use daymark_amqp::*;
 use std::io::IoSlice;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -206,7 +207,7 @@ fn every_outcome_reaches_the_other_side() {
         Outcome::Modified {
             delivery_failed: false,
             undeliverable_here: true,
-            annotations: Some(Box::new(annotations)),
+            annotations: Some(Arc::new(annotations)),
         },
     ];
     for outcome in outcomes {

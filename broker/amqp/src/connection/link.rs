@@ -471,8 +471,8 @@ impl Connection {
         let Some(session) = self.sessions.fetch_mut(link.session) else {
             return Vec::new();
         };
-        session.received.extract(|owner| *owner == key);
-        let sent = session.sent.extract(|sent| sent.link == key).into_iter();
+        session.received.extract(|held| held.link == key);
+        let sent = session.sent.extract(|held| held.link == key).into_iter();
         sent.map(|(id, sent)| Unsettled {
             delivery: DeliveryId(id),
             context: sent.context,

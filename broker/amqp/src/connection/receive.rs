@@ -1,6 +1,6 @@
 //! Receiving messages: frames put together, limits kept, the coordinator's orders read.
 
-use super::session::End;
+use super::session::{End, Held};
 use super::{Connection, Fault};
 use crate::error::{AmqpError, condition};
 use crate::event::{DeliveryId, Event, Key, LinkId, Message};
@@ -124,7 +124,7 @@ impl Connection {
         link.delivery_count = link.delivery_count.wrapping_add(1);
         link.credit = link.credit.saturating_sub(1);
         if !transfer.settled {
-            if link.unsettled >= max_unsettled || !session.received.push(id, key) {
+            if link.unsettled >= max_unsettled || !session.received.push(id, Held::new(key, 0)) {
                 let error = AmqpError::new(
                     condition::RESOURCE_LIMIT_EXCEEDED,
                     "too many unsettled deliveries",

@@ -8,7 +8,7 @@ use crate::performative::{DeliveryTag, Role, Transfer, put_transfer};
 use crate::state::{DeliveryState, TxnId};
 use bytes::Bytes;
 
-use super::session::{Sent, Session};
+use super::session::{Held, Session};
 
 /// A message to send.
 #[derive(Clone, Debug)]
@@ -120,10 +120,7 @@ impl Connection {
         }
         let id = session.next_delivery_id;
         if !message.settled {
-            let sent = Sent {
-                link: link.0,
-                context: message.context,
-            };
+            let sent = Held::new(link.0, message.context);
             if held.unsettled >= self.config.max_unsettled || !session.sent.push(id, sent) {
                 return Err(CommandError::TooManyUnsettled);
             }

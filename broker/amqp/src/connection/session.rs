@@ -42,8 +42,8 @@ pub(super) struct Session {
     pub(super) links: Vec<Key>,
     pub(super) local_handles: Vec<Option<Key>>,
     pub(super) remote_handles: Vec<Option<Key>>,
-    pub(super) sent: Ring<Sent>,
-    pub(super) received: Ring<Key>,
+    pub(super) sent: Ring<Held>,
+    pub(super) received: Ring<Held>,
     pub(super) pending: Option<Box<super::send::Pending>>,
     /// Dispositions not yet written: as sender and as receiver.
     merged: [Option<Merged>; 2],
@@ -51,11 +51,26 @@ pub(super) struct Session {
     flow_due: bool,
 }
 
-/// A delivery we sent that is not settled.
+/// How often a peer may change the state of one delivery without settling it. Without a limit, one small
+/// frame that names thousands of deliveries could be repeated for ever.
+const MAX_UPDATES: u8 = 100;
+
+/// A delivery that is not settled.
 #[derive(Debug)]
-pub(super) struct Sent {
+pub(super) struct Held {
     pub(super) link: Key,
     pub(super) context: u64,
+    updates: u8,
+}
+
+impl Held {
+    pub(super) const fn new(link: Key, context: u64) -> Self {
+        Self {
+            link,
+            context,
+            updates: 0,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -399,79 +414,47 @@ impl Connection {
             );
             return Err(Fault::Session(key, error));
         }
-        match frame.role {
-            Role::Receiver => self.on_sent_disposition(key, frame),
-            Role::Sender => self.on_received_disposition(key, frame),
+        let Self {
+            sessions,
+            links,
+            events,
+            ..
+        } = self;
+        let Some(session) = sessions.fetch_mut(key) else {
+            return Ok(());
+        };
+        // The receiver speaks of what we sent, the sender of what we received.
+        let ring = match frame.role {
+            Role::Receiver => &mut session.sent,
+            Role::Sender => &mut session.received,
+        };
+        let range = ring.range(frame.first, frame.last);
+        for index in range.clone() {
+            let Some((id, held)) = ring.at(index) else {
+                continue;
+            };
+            held.updates = held.updates.saturating_add(1);
+            if !frame.settled && held.updates > MAX_UPDATES {
+                let error = AmqpError::new(condition::NOT_ALLOWED, "too many states of one delivery");
+                return Err(Fault::Session(key, error));
+            }
+            if frame.settled
+                && let Some(link) = links.fetch_mut(held.link)
+            {
+                link.unsettled = link.unsettled.saturating_sub(1);
+            }
+            events.push_back(Event::Disposition {
+                link: LinkId(held.link),
+                delivery: DeliveryId(id),
+                context: held.context,
+                state: frame.state.clone(),
+                settled: frame.settled,
+            });
+        }
+        if frame.settled {
+            ring.clear(range);
         }
         Ok(())
-    }
-
-    /// The receiver says what became of what we sent.
-    fn on_sent_disposition(&mut self, key: Key, frame: &Disposition) {
-        let Self {
-            sessions,
-            links,
-            events,
-            ..
-        } = self;
-        let Some(session) = sessions.fetch_mut(key) else {
-            return;
-        };
-        let range = session.sent.range(frame.first, frame.last);
-        for index in range.clone() {
-            let Some((id, sent)) = session.sent.at(index) else {
-                continue;
-            };
-            if frame.settled
-                && let Some(link) = links.fetch_mut(sent.link)
-            {
-                link.unsettled = link.unsettled.saturating_sub(1);
-            }
-            events.push_back(Event::Disposition {
-                link: LinkId(sent.link),
-                delivery: DeliveryId(id),
-                context: sent.context,
-                state: frame.state.clone(),
-                settled: frame.settled,
-            });
-        }
-        if frame.settled {
-            session.sent.clear(range);
-        }
-    }
-
-    /// The sender says what it thinks of what we received.
-    fn on_received_disposition(&mut self, key: Key, frame: &Disposition) {
-        let Self {
-            sessions,
-            links,
-            events,
-            ..
-        } = self;
-        let Some(session) = sessions.fetch_mut(key) else {
-            return;
-        };
-        let range = session.received.range(frame.first, frame.last);
-        for index in range.clone() {
-            let Some((id, &link)) = session.received.at(index) else {
-                continue;
-            };
-            if frame.settled
-                && let Some(link) = links.fetch_mut(link)
-            {
-                link.unsettled = link.unsettled.saturating_sub(1);
-            }
-            events.push_back(Event::Disposition {
-                link: LinkId(link),
-                delivery: DeliveryId(id),
-                context: 0,
-                state: frame.state.clone(),
-                settled: frame.settled,
-            });
-        }
-        if frame.settled {
-            session.received.clear(range);
-        }
     }
 
     /// Sets the state of a delivery, of either direction. Equal states of neighbouring deliveries leave as
@@ -496,19 +479,17 @@ impl Connection {
         if !session.is_open() {
             return Err(CommandError::UnknownDelivery);
         }
-        let owner = match held.role {
-            Role::Sender => session.sent.lookup(delivery.0).map(|sent| sent.link),
-            Role::Receiver => session.received.lookup(delivery.0).copied(),
+        let ring = match held.role {
+            Role::Sender => &mut session.sent,
+            Role::Receiver => &mut session.received,
         };
+        let owner = ring.lookup(delivery.0).map(|delivery| delivery.link);
         if owner != Some(link.0) {
             return Err(CommandError::UnknownDelivery);
         }
         if settled {
             held.unsettled = held.unsettled.saturating_sub(1);
-            match held.role {
-                Role::Sender => drop(session.sent.remove(delivery.0)),
-                Role::Receiver => drop(session.received.remove(delivery.0)),
-            }
+            ring.remove(delivery.0);
         }
         let (role, key) = (held.role, held.session);
         self.merge(key, role, delivery.0, state, settled);
