@@ -1,1 +1,57 @@
-//! placeholder
+//! What the benches share: how a set of measurements is summed up and shown.
+
+/// Measurements of one thing, in milliseconds.
+#[derive(Clone, Debug, Default)]
+pub struct Measurements(Vec<f64>);
+
+impl Measurements {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The middle one; of an even number, the mean of the two in the middle. `None` where there are none.
+    #[must_use]
+    pub fn median(&self) -> Option<f64> {
+        let upper = *self.0.get(self.0.len() / 2)?;
+        let lower = self.0[(self.0.len() - 1) / 2];
+        Some(f64::midpoint(lower, upper))
+    }
+
+    /// The smallest. `None` where there are none.
+    #[must_use]
+    pub fn best(&self) -> Option<f64> {
+        self.0.first().copied()
+    }
+
+    /// The largest. `None` where there are none.
+    #[must_use]
+    pub fn worst(&self) -> Option<f64> {
+        self.0.last().copied()
+    }
+}
+
+impl FromIterator<f64> for Measurements {
+    fn from_iter<T: IntoIterator<Item = f64>>(values: T) -> Self {
+        let mut sorted: Vec<f64> = values.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        Self(sorted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_two_in_the_middle() {
+        let four: Measurements = [4.0, 1.0, 3.0, 2.0].into_iter().collect();
+        assert_eq!(
+            (four.best(), four.median(), four.worst()),
+            (Some(1.0), Some(2.5), Some(4.0))
+        );
+        assert_eq!([5.0].into_iter().collect::<Measurements>().median(), Some(5.0));
+        assert_eq!(Measurements::default().median(), None);
+    }
+}

@@ -1,2 +1,7 @@
-//! placeholder
-fn main() {}
+//! The `daymark` executable. Everything is in the library beside it, so that the benches can run it too.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    daymark_cli::main()
+}

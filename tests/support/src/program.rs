@@ -200,7 +200,6 @@ impl Ran {
     /// # Panics
     /// With everything it said, when it did not.
     #[track_caller]
-    #[must_use]
     pub fn ok(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:?}");
         self

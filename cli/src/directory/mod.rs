@@ -1,0 +1,17 @@
+//! The verbs that ask the directory. Each asks once, shows the answer and is done; the client does the
+//! retrying, and the directory the deciding.
+
+mod groups;
+mod promote;
+mod read;
+mod show;
+mod status;
+mod watch;
+mod write;
+
+pub(crate) use groups::groups;
+pub(crate) use promote::promote;
+pub(crate) use read::{list, lookup};
+pub(crate) use status::status;
+pub(crate) use watch::watch;
+pub(crate) use write::{bind, create_subcontext, destroy_subcontext, rebind, unbind};

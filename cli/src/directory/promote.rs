@@ -1,0 +1,51 @@
+//! `promote`: an operator asks a standby to become the active one.
+//!
+//! The directory only says where the member's admin endpoint is. Whether the promotion is safe is decided by
+//! the member, which holds or breaks the store's lock, and by the epoch.
+
+use daymark_client::proto::{Endpoint, GroupView};
+use serde_json::{Value, json};
+
+use crate::admin;
+use crate::args::PromoteArgs;
+use crate::failure::{Failure, exit};
+use crate::output::Output;
+use crate::provider;
+
+/// `daymark promote GROUP MEMBER [--force]`.
+///
+/// # Errors
+/// That there is no such member or it has no admin endpoint, or what the member answered.
+pub(crate) async fn promote(args: PromoteArgs) -> Result<(), Failure> {
+    let naming = provider::naming(&args.asking)?;
+    let group = naming.group(&args.group).await?;
+    let endpoint = admin_endpoint(&group, &args)?;
+    let body = json!({ "force": args.force });
+    let timeout = args.asking.timeout;
+    let answer = admin::post(&endpoint, "/v1/promote", body, timeout).await?;
+    Output::new(args.asking.json).show(&answer, |answer| {
+        let epoch = answer.get("epoch").and_then(Value::as_u64);
+        let epoch = epoch.map(|epoch| format!(", epoch {epoch}")).unwrap_or_default();
+        format!("{} of group {} is active{epoch}", args.member, args.group)
+    })
+}
+
+fn admin_endpoint(group: &GroupView, args: &PromoteArgs) -> Result<Endpoint, Failure> {
+    let found = group.members.iter().find(|member| member.name == args.member);
+    let Some(member) = found else {
+        let present: Vec<&str> = group.members.iter().map(|member| member.name.as_str()).collect();
+        let message = format!("group {} has no member {}", args.group, args.member);
+        return Err(Failure::new("MemberNotFound", message)
+            .exiting(exit::NOT_FOUND)
+            .hint(format!("its members are: {}", present.join(", "))));
+    };
+    member.joined.admin.clone().ok_or_else(|| {
+        Failure::new(
+            "NoAdminEndpoint",
+            format!(
+                "member {} of group {} told no admin endpoint",
+                args.member, args.group
+            ),
+        )
+    })
+}

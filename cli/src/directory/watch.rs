@@ -1,0 +1,85 @@
+//! `watch`: what happens to a name, as it happens.
+
+use daymark_client::proto::{Binding, Change, ChangeKind, Revision, Scope, WatchMessage};
+
+use super::show;
+use crate::args::{ScopeArg, WatchArgs};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::provider;
+
+/// `daymark watch`. Ends after the changes asked for; Ctrl-C ends it before.
+///
+/// # Errors
+/// What the directory answered, or that no server answered for the whole `--timeout`.
+pub(crate) async fn watch(args: WatchArgs) -> Result<(), Failure> {
+    let naming = provider::naming(&args.asking)?;
+    let output = Output::new(args.asking.json);
+    let mut watch = naming.watch(&args.name, scope(args.scope), args.from);
+    let mut left = args.changes;
+    while left != Some(0) {
+        let message = watch.next().await?;
+        output.show(&message, text)?;
+        if let (WatchMessage::Changed { .. }, Some(count)) = (&message, &mut left) {
+            *count -= 1;
+        }
+    }
+    Ok(())
+}
+
+const fn scope(scope: ScopeArg) -> Scope {
+    match scope {
+        ScopeArg::Object => Scope::Object,
+        ScopeArg::OneLevel => Scope::OneLevel,
+        ScopeArg::Subtree => Scope::Subtree,
+    }
+}
+
+/// One line for each name a message speaks of, its revision first.
+fn text(message: &WatchMessage) -> String {
+    match message {
+        WatchMessage::State { change } => line(None, change),
+        WatchMessage::Bookmark { revision } => format!("{revision:>8}  that is all, as of this revision"),
+        WatchMessage::Changed {
+            revision, changes, ..
+        } => {
+            let lines: Vec<String> = changes
+                .iter()
+                .map(|change| line(Some(*revision), change))
+                .collect();
+            lines.join("\n")
+        }
+        WatchMessage::Compacted { oldest } => {
+            format!("{oldest:>8}  earlier revisions are no longer kept: the state follows anew")
+        }
+    }
+}
+
+fn line(revision: Option<Revision>, change: &Change) -> String {
+    let (what, detail) = match &change.kind {
+        ChangeKind::Bound { binding } => ("bound", bound(binding)),
+        ChangeKind::Rebound { binding } => ("rebound", bound(binding)),
+        ChangeKind::Unbound => ("unbound", String::new()),
+        ChangeKind::Withheld {
+            group,
+            epoch,
+            withheld,
+        } => (
+            "withheld",
+            format!("{}, group {group}, epoch {epoch}", show::withheld(withheld)),
+        ),
+    };
+    let revision = revision.map_or_else(|| "now".to_owned(), |revision| revision.to_string());
+    format!("{revision:>8}  {what:<8}  {}  {detail}", show::name(&change.name))
+        .trim_end()
+        .to_owned()
+}
+
+fn bound(binding: &Binding) -> String {
+    let kind = binding.object.kind().as_str();
+    let to = show::bound_to(&binding.object).unwrap_or_default();
+    match &binding.owner {
+        Some(owner) => format!("{kind} {to} ({})", show::owner(owner)),
+        None => format!("{kind} {to}"),
+    }
+}

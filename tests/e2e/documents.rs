@@ -1,0 +1,100 @@
+//! What the documents say is so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use daymark_broker_server::Config;
+use serde_json::Value;
+
+use crate::stage::program;
+
+type Arrows = BTreeMap<String, BTreeSet<String>>;
+
+/// Crates that may see everything: only what they are allowed to hide from others is in the list.
+const SEES_EVERYTHING: &str = "tests/support";
+
+#[test]
+fn the_arrows_drawn_are_the_arrows_there_are() {
+    assert_eq!(drawn(), built());
+}
+
+#[test]
+fn the_settings_documented_are_read_and_are_the_defaults() {
+    let text = std::fs::read_to_string(root().join("docs/broker.md")).expect("docs/broker.md");
+    let after = text.split_once("```toml\n").expect("where the settings begin").1;
+    let settings = after.split_once("```").expect("where they end").0;
+    let program = program();
+    let file = program.file("broker.toml", settings);
+    let documented = Config::read(&file).expect("settings that can be used");
+    let default = Config::default();
+    assert_eq!(documented.failover, default.failover);
+    assert_eq!(documented.messaging, default.messaging);
+    assert_eq!(documented.factories, default.factories);
+    assert_eq!(documented.drain_timeout, default.drain_timeout);
+    assert_eq!(documented.journal.segment_bytes, default.journal.segment_bytes);
+    assert_eq!(documented.journal.preallocate, default.journal.preallocate);
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the workspace")
+        .to_owned()
+}
+
+fn drawn() -> Arrows {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let after = text
+        .split_once("<!-- arrows -->")
+        .expect("where the arrows begin")
+        .1;
+    let list = after.split_once("<!-- /arrows -->").expect("where they end").0;
+    let arrow = |line: &str| {
+        let (from, to) = line
+            .strip_prefix("- ")
+            .and_then(|line| line.split_once(" -> "))
+            .expect("an arrow");
+        (from.to_owned(), to.split(", ").map(str::to_owned).collect())
+    };
+    list.trim().lines().map(arrow).collect()
+}
+
+/// What depends on what in the manifests, development dependencies left out.
+fn built() -> Arrows {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(root())
+        .output()
+        .expect("cargo metadata");
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("its JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    let arrows = packages.iter().map(|package| {
+        let manifest = Path::new(package["manifest_path"].as_str().expect("a path"));
+        (
+            path_of(manifest.parent().expect("a directory")),
+            dependencies(package),
+        )
+    });
+    arrows
+        .filter(|(from, to)| from != SEES_EVERYTHING && !to.is_empty())
+        .collect()
+}
+
+fn dependencies(package: &Value) -> BTreeSet<String> {
+    let dependencies = package["dependencies"].as_array().expect("dependencies");
+    dependencies
+        .iter()
+        .filter(|dependency| dependency["kind"].is_null())
+        .filter_map(|dependency| dependency["path"].as_str())
+        .map(|path| path_of(Path::new(path)))
+        .collect()
+}
+
+fn path_of(directory: &Path) -> String {
+    directory
+        .strip_prefix(root())
+        .expect("inside the workspace")
+        .display()
+        .to_string()
+}

@@ -1,0 +1,1 @@
+//! A foreign AMQP client: Proton for Python, from PyPI.

@@ -1,0 +1,10 @@
+//! End-to-end stories over real processes and real sockets. Each file is one subject; each test name is the
+//! requirement.
+
+mod bad_input;
+mod demo;
+mod directory;
+mod documents;
+mod failover;
+mod foreign;
+mod stage;

@@ -1,0 +1,136 @@
+//! What the stories share: a program with a naming server, and brokers around it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use daymark_client::{Naming, NamingConfig};
+use daymark_test_support::{Broker, Process, Program, Ran, eventually_some, free_port};
+use serde_json::Value;
+
+/// How long anything may take that should take milliseconds: the machine may be busy.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// The program under test.
+pub(crate) fn program() -> Program {
+    Program::new(env!("CARGO_BIN_EXE_daymark"))
+}
+
+/// A naming server with its data in a fresh directory, and commands that ask it.
+pub(crate) struct Stage {
+    pub(crate) program: Program,
+    pub(crate) naming: Process,
+    pub(crate) address: String,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Self {
+        let program = program();
+        let (naming, address) = program.naming("naming");
+        Self {
+            program,
+            naming,
+            address,
+        }
+    }
+
+    /// Runs a command against the naming server.
+    #[track_caller]
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Ran {
+        self.program
+            .run(&[arguments, &["--provider", &self.address]].concat())
+    }
+
+    /// The same, if it succeeds, with its one JSON document.
+    #[track_caller]
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        self.ask(&[arguments, &["--json"]].concat()).ok().json()
+    }
+
+    /// The client library, asking the naming server.
+    pub(crate) fn client(&self) -> Naming {
+        let providers = self.address.parse().expect("a provider list");
+        Naming::new(providers, NamingConfig::default())
+    }
+
+    /// How to start a broker of group `orders`; brokers of one stage share one store.
+    pub(crate) fn broker(&self, name: &str, role: &str) -> Broker {
+        Broker {
+            name: name.to_owned(),
+            role: role.to_owned(),
+            group: "orders".to_owned(),
+            store: self.program.path("store"),
+            naming: self.address.clone(),
+            port: free_port(),
+            config: None,
+        }
+    }
+
+    /// Waits until group `orders` is as it should be, and returns it.
+    #[track_caller]
+    pub(crate) fn group_when(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        eventually_some(SOON, what, || {
+            let ran = self.ask(&["groups", "orders", "--json"]);
+            (ran.code == Some(0)).then(|| ran.json()).filter(&is_so)
+        })
+    }
+}
+
+/// A running broker with what was needed to start it.
+pub(crate) struct Member {
+    pub(crate) process: Process,
+    pub(crate) admin: String,
+    pub(crate) broker: Broker,
+}
+
+/// An active and a standby broker on a stage.
+pub(crate) struct Pair {
+    pub(crate) stage: Stage,
+    pub(crate) one: Member,
+    pub(crate) two: Member,
+}
+
+impl Pair {
+    /// `one` is active, `two` its standby. `config` is the text of both brokers' configuration file.
+    #[track_caller]
+    pub(crate) fn new(config: &str) -> Self {
+        let stage = Stage::new();
+        let file = (!config.is_empty()).then(|| stage.program.file("broker.toml", config));
+        let one = start(&stage, "one", "primary", file.clone());
+        stage.group_when("one is active", |group| group["active"] == "one");
+        let two = start(&stage, "two", "backup", file);
+        stage.group_when("two is a member", |group| {
+            group["members"].as_array().map(Vec::len) == Some(2)
+        });
+        Self { stage, one, two }
+    }
+}
+
+fn start(stage: &Stage, name: &str, role: &str, config: Option<PathBuf>) -> Member {
+    let broker = Broker {
+        config,
+        ..stage.broker(name, role)
+    };
+    let (process, admin) = stage.program.broker(&broker);
+    Member {
+        process,
+        admin,
+        broker,
+    }
+}
+
+impl Member {
+    /// Starts it again after it ended.
+    #[track_caller]
+    pub(crate) fn restart(&mut self, stage: &Stage) {
+        (self.process, self.admin) = stage.program.broker(&self.broker);
+    }
+}
+
+/// Runs a future to its end: the stories are told one step after another.
+pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(future)
+}
