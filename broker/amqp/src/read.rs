@@ -313,7 +313,7 @@ impl<'a> Reader<'a> {
 
     /// The next value, owned. Elements are bounded by the bytes left, nesting by [`MAX_DEPTH`].
     pub(crate) fn value(&mut self) -> Result<Value> {
-        let mut budget = self.rest.len();
+        let mut budget = 1_024 + 2 * self.rest.len();
         self.value_at(0, &mut budget)
     }
 
@@ -437,10 +437,13 @@ impl Compound<'_> {
     fn elements(mut self, depth: u32, budget: &mut usize) -> Result<Vec<Value>> {
         let mut code = self.body.byte()?;
         let mut descriptor = None;
+        let before = self.body.len();
         if code == 0 {
             descriptor = Some(self.body.value_at(depth + 1, budget)?);
             code = self.body.byte()?;
         }
+        // Every element gets a copy of the descriptor, so each pays for its bytes.
+        let price = before - self.body.len();
         if code == 0 {
             return Err(DecodeError::Constructor(0));
         }
@@ -450,7 +453,7 @@ impl Compound<'_> {
             items.push(match &descriptor {
                 None => item,
                 Some(d) => {
-                    *budget = budget.checked_sub(1).ok_or(DecodeError::TooMany)?;
+                    *budget = budget.checked_sub(price).ok_or(DecodeError::TooMany)?;
                     Value::Described(Box::new(d.clone()), Box::new(item))
                 }
             });

@@ -592,4 +592,15 @@ fn a_count_larger_than_the_bytes_is_refused_before_anything_is_made() {
     // Elements of an array of nulls take no bytes at all.
     let array = [0xf0, 0, 0, 0, 5, 0xff, 0xff, 0xff, 0xff, 0x40];
     assert_eq!(Reader::new(&array).value(), Err(DecodeError::TooMany));
+    // A long descriptor would be copied for each of many short elements.
+    let mut array = vec![
+        0xf0, 0, 0, 0x9c, 0x4b, 0, 0, 0x4e, 0x20, 0, 0xb3, 0, 0, 0x4e, 0x20,
+    ];
+    array.extend([b'd'; 20_000]);
+    array.push(0x50);
+    array.extend([1; 20_000]);
+    let size = u32::try_from(array.len() - 5).unwrap();
+    array[1..5].copy_from_slice(&size.to_be_bytes());
+    assert_eq!(Reader::new(&array).value(), Err(DecodeError::TooMany));
+    assert!(Reader::new(&array).skip().is_ok());
 }
