@@ -16,6 +16,9 @@ use crate::replica::Replica;
 /// The pause before the end of a membership is proposed again, when it could not be stored.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// How late this server may notice a deadline before it counts as having been asleep.
+const LATE: Duration = Duration::from_millis(100);
+
 /// Every membership's deadline.
 #[derive(Default)]
 pub(crate) struct Leases {
@@ -64,7 +67,8 @@ impl Leases {
         self.changed.notify_one();
     }
 
-    /// Gives every membership one full term from `now`: after a start nobody could renew before.
+    /// Gives every membership one full term from `now`: nobody could renew before, because this server had
+    /// not started, or slept.
     pub(crate) fn restart(&self, now: Instant) {
         for armed in self.armed().values_mut() {
             armed.deadline = now + armed.ttl;
@@ -106,9 +110,16 @@ impl Leases {
 
 /// Proposes the end of every membership whose time is over. Runs until it is dropped.
 pub(crate) async fn keep(leases: Arc<Leases>, replica: Replica) {
+    let mut expected = None;
     loop {
         let changed = leases.changed.notified();
-        let (due, next) = leases.take_due(Instant::now());
+        let now = Instant::now();
+        if let Some(slept) = expected.and_then(|at| overslept(at, now)) {
+            tracing::warn!(?slept, "this server slept: every membership gets a new term");
+            leases.restart(now);
+        }
+        let (due, next) = leases.take_due(now);
+        expected = next;
         for due in due {
             end(&replica, due).await;
         }
@@ -124,6 +135,11 @@ pub(crate) async fn keep(leases: Arc<Leases>, replica: Replica) {
     }
 }
 
+/// How long a deadline at `at` was slept through, where it was.
+fn overslept(at: Instant, now: Instant) -> Option<Duration> {
+    now.checked_duration_since(at).filter(|late| *late > LATE)
+}
+
 async fn end(replica: &Replica, due: Due) {
     let Due { group, member, lease } = due;
     tracing::info!(%group, %member, %lease, "membership was not renewed in time");
@@ -134,5 +150,110 @@ async fn end(replica: &Replica, due: Due) {
     };
     if let Err(error) = replica.write(crate::identity::new_op(), write).await {
         tracing::warn!(%group, %member, %lease, %error, "the end of a membership could not be stored");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use daymark_naming_core::Command;
+    use daymark_naming_proto::{Endpoint, JoinRequest, OpId, Role};
+
+    const TTL: Duration = Duration::from_millis(1_000);
+
+    fn label<T: std::str::FromStr>(text: &str) -> T {
+        match text.parse() {
+            Ok(label) => label,
+            Err(_) => panic!("{text:?} is no label"),
+        }
+    }
+
+    fn apply(directory: &mut Directory, op: u128, write: Write) {
+        let command = Command {
+            op: OpId(op),
+            at_unix_ms: 0,
+            write,
+        };
+        directory.apply(&command).expect("accepted");
+    }
+
+    fn join(directory: &mut Directory, op: u128) -> LeaseId {
+        let write = Write::Join {
+            group: label("g"),
+            member: label("m"),
+            join: JoinRequest {
+                role: Role::Primary,
+                endpoint: Endpoint {
+                    host: "h".into(),
+                    port: 1,
+                },
+                admin: None,
+                peer: None,
+                lease_ms: 1_000,
+                shadow: vec![],
+            },
+        };
+        apply(directory, op, write);
+        directory.leases().next().expect("a membership").lease
+    }
+
+    fn directory_with_leases() -> (Directory, Leases, Instant) {
+        let directory = Directory::new(daymark_naming_core::Limits::default());
+        (directory, Leases::default(), Instant::now())
+    }
+
+    fn due(leases: &Leases, now: Instant) -> usize {
+        leases.take_due(now).0.len()
+    }
+
+    #[test]
+    fn a_membership_is_due_one_term_after_its_last_renewal() {
+        let (mut directory, leases, start) = directory_with_leases();
+        let lease = join(&mut directory, 1);
+        leases.follow(&directory, start);
+        assert_eq!(due(&leases, start + TTL / 2), 0);
+        assert!(leases.renew(&label("g"), &label("m"), lease, start + TTL / 2));
+        assert_eq!(due(&leases, start + TTL), 0);
+        assert_eq!(due(&leases, start + TTL * 3 / 2), 1);
+    }
+
+    #[test]
+    fn no_renewal_succeeds_once_the_end_is_on_its_way() {
+        let (mut directory, leases, start) = directory_with_leases();
+        let lease = join(&mut directory, 1);
+        leases.follow(&directory, start);
+        assert_eq!(due(&leases, start + TTL), 1);
+        assert!(!leases.renew(&label("g"), &label("m"), lease, start + TTL));
+        assert_eq!(
+            due(&leases, start + TTL + RETRY),
+            1,
+            "what could not be stored is proposed again"
+        );
+    }
+
+    #[test]
+    fn a_member_that_joins_again_has_a_new_lease_and_the_old_one_cannot_be_renewed() {
+        let (mut directory, leases, start) = directory_with_leases();
+        let old = join(&mut directory, 1);
+        leases.follow(&directory, start);
+        let new = join(&mut directory, 2);
+        leases.follow(&directory, start + TTL / 2);
+        assert!(!leases.renew(&label("g"), &label("m"), old, start + TTL / 2));
+        assert_eq!(due(&leases, start + TTL), 0, "the new one has a full term");
+        assert!(leases.renew(&label("g"), &label("m"), new, start + TTL));
+    }
+
+    #[test]
+    fn a_server_that_slept_through_a_deadline_gives_every_membership_a_new_term() {
+        let (mut directory, leases, start) = directory_with_leases();
+        let lease = join(&mut directory, 1);
+        leases.follow(&directory, start);
+        let woke = start + TTL + Duration::from_secs(5);
+        assert!(overslept(start + TTL, woke).is_some());
+        assert_eq!(overslept(start + TTL, start + TTL + LATE), None);
+        leases.restart(woke);
+        assert_eq!(due(&leases, woke), 0);
+        assert!(leases.renew(&label("g"), &label("m"), lease, woke));
+        assert_eq!(due(&leases, woke + TTL), 1);
     }
 }

@@ -107,7 +107,8 @@ pub struct Storage {
     /// Bytes of log after which a snapshot is made, whatever the number of writes. Default 64 MiB. The log
     /// since the last snapshot is also in memory.
     pub snapshot_log_bytes: u64,
-    /// How many entries before a snapshot stay in the log for replicas that lag. Default 1,000.
+    /// How many entries before a snapshot stay in the log, for replicas that lag. Default 0: a cluster of one
+    /// has none.
     pub entries_kept: u64,
 }
 
@@ -117,7 +118,7 @@ impl Default for Storage {
             segment_bytes: 16 << 20,
             snapshot_writes: 50_000,
             snapshot_log_bytes: 64 << 20,
-            entries_kept: 1_000,
+            entries_kept: 0,
         }
     }
 }

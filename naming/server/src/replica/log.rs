@@ -13,6 +13,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use daymark_journal::{Batch, Journal, JournalError, Record, Seqs};
 use openraft::entry::RaftEntry;
@@ -21,6 +22,11 @@ use openraft::{OptionalSend, RaftLogReader};
 use tokio::sync::{Notify, oneshot};
 
 use super::types::{Entry, LogId, TypeConfig, Vote};
+
+/// Bytes of one batch, beyond which an append is split.
+const PIECE_BYTES: u64 = 16 << 20;
+/// How long an append waits before it asks again whether the disk has caught up.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
 
 /// Record kinds in the journal.
 mod kind {
@@ -43,6 +49,8 @@ pub(crate) struct Log {
     committed_pending: bool,
     /// Bytes of the entries in memory, as they are encoded.
     bytes: u64,
+    /// What was left of them by the last purge.
+    bytes_kept: u64,
 }
 
 struct Kept {
@@ -142,6 +150,7 @@ impl Log {
             }
         }
         self.purged = Some(upto);
+        self.bytes_kept = self.bytes;
     }
 
     fn last_id(&self) -> Option<LogId> {
@@ -202,6 +211,8 @@ pub(crate) struct LogStore {
     /// Told when the log in memory passes `bytes_max`.
     full: Arc<Notify>,
     bytes_max: u64,
+    /// Bytes that may wait in the journal.
+    pending_max: u64,
 }
 
 impl LogStore {
@@ -211,6 +222,7 @@ impl LogStore {
             journal,
             full,
             bytes_max,
+            pending_max: daymark_journal::Options::default().max_pending_bytes,
         }
     }
 
@@ -237,29 +249,56 @@ impl LogStore {
         }
     }
 
-    /// Encodes and submits entries, and keeps them readable. `callback` runs once they are durable.
-    fn submit(&self, entries: Vec<Entry>, callback: IOFlushed<TypeConfig>) -> io::Result<()> {
+    /// Encodes and submits one piece of an append, and keeps its entries readable. `done` runs once they are
+    /// durable.
+    fn submit(
+        &self,
+        mut batch: Batch,
+        entries: Vec<(Entry, u64)>,
+        done: impl FnOnce(io::Result<()>) + Send + 'static,
+    ) -> io::Result<()> {
         let mut log = self.log();
-        let mut batch = Batch::new();
-        let mut sizes = Vec::with_capacity(entries.len());
-        for entry in &entries {
-            let body = encode(entry)?;
-            sizes.push(body.len() as u64);
-            batch.push(kind::ENTRY, &[&body]);
-        }
         log.add_committed(&mut batch)?;
         let seqs = self
             .journal
             .submit(batch, move |result| {
-                callback.io_completed(result.map(|_| ()).map_err(io::Error::other));
+                done(result.map(|_| ()).map_err(io::Error::other));
             })
             .map_err(io::Error::other)?;
-        for (seq, (entry, bytes)) in (seqs.first..).zip(entries.into_iter().zip(sizes)) {
+        for (seq, (entry, bytes)) in (seqs.first..).zip(entries) {
             log.push(entry, seq, bytes);
         }
-        if log.bytes > self.bytes_max {
+        if log.bytes > self.bytes_max.max(2 * log.bytes_kept) {
             self.full.notify_one();
         }
+        Ok(())
+    }
+
+    /// Returns when the journal has room for another batch. Nobody else submits meanwhile.
+    async fn room(&self, bytes: u64) {
+        let limit = self.pending_max;
+        while self.journal.failed().is_none() {
+            let pending = self.journal.stats().pending_bytes;
+            if pending == 0 || pending.saturating_add(bytes) <= limit {
+                return;
+            }
+            tokio::time::sleep(BACKLOG_PAUSE).await;
+        }
+    }
+}
+
+/// Entries for one batch of the journal.
+#[derive(Default)]
+struct Piece {
+    batch: Batch,
+    entries: Vec<(Entry, u64)>,
+}
+
+impl Piece {
+    fn add(&mut self, entry: Entry) -> io::Result<()> {
+        let body = encode(&entry)?;
+        self.batch.push(kind::ENTRY, &[&body]);
+        self.entries.push((entry, body.len() as u64));
         Ok(())
     }
 }
@@ -295,8 +334,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let mut batch = Batch::new();
         batch.push(kind::VOTE, &[&encode(&Some(*vote))?]);
+        self.store(batch).await?;
         self.log().vote = Some(*vote);
-        self.store(batch).await.map(|_| ())
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
@@ -315,12 +355,22 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries: Vec<Entry> = entries.into_iter().collect();
-        if entries.is_empty() {
+        let mut piece = Piece::default();
+        for entry in entries {
+            if piece.batch.bytes() > PIECE_BYTES {
+                let full = std::mem::take(&mut piece);
+                self.room(full.batch.bytes()).await;
+                // The journal acknowledges in order, so the last piece speaks for this one.
+                self.submit(full.batch, full.entries, |_| ())?;
+            }
+            piece.add(entry)?;
+        }
+        if piece.batch.is_empty() {
             callback.io_completed(Ok(()));
             return Ok(());
         }
-        self.submit(entries, callback)
+        self.room(piece.batch.bytes()).await;
+        self.submit(piece.batch, piece.entries, |result| callback.io_completed(result))
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {

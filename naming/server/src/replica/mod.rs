@@ -346,6 +346,10 @@ impl Replica {
     /// Releases the data directory without waiting for anything but the writes under way.
     pub(crate) fn abandon(&self) {
         self.journal.close();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let raft = self.raft.clone();
+            runtime.spawn(async move { raft.shutdown().await });
+        }
     }
 
     fn not_leader(&self, error: &ClientWriteError<TypeConfig>) -> NamingError {

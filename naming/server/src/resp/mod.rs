@@ -9,6 +9,7 @@ mod session;
 mod words;
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ const READ_BYTES: usize = 4 << 10;
 pub(crate) const FLUSH_BYTES: usize = 64 << 10;
 /// A buffer that grew beyond this is given back once it is empty.
 const KEPT_BYTES: usize = 64 << 10;
+
+/// How long a connection with a watch may be silent. Whether its peer is there at all is known long before.
+const WATCHER_IDLE: Duration = Duration::from_secs(86_400);
 
 /// The write half of a connection: every write ends in time or ends the connection.
 pub(crate) struct Wire {
@@ -59,6 +63,7 @@ pub(crate) async fn serve(stream: TcpStream, input: BytesMut, dispatcher: Arc<Di
         wire,
         input,
         begun: None,
+        heard: Instant::now(),
         dispatcher,
     };
     connection.run().await
@@ -70,39 +75,54 @@ struct Connection {
     input: BytesMut,
     /// When a command began that is not whole yet.
     begun: Option<Instant>,
+    /// When something was last heard or told.
+    heard: Instant,
     dispatcher: Arc<Dispatcher>,
 }
 
 impl Connection {
     async fn run(&mut self) -> io::Result<()> {
         let dispatcher = self.dispatcher.clone();
+        let mut stops = pin!(dispatcher.stops());
+        let mut alarm = pin!(tokio::time::sleep_until(self.deadline().0));
         loop {
             self.take_commands().await?;
             if self.session.is_over() {
                 return self.wire.stream.shutdown().await;
             }
             self.make_room();
+            // An alarm that is early is set again when it rings; only one that is late is set at once.
             let (deadline, why) = self.deadline();
+            if deadline < alarm.deadline() {
+                alarm.as_mut().reset(deadline);
+            }
             tokio::select! {
                 read = self.wire.stream.read_buf(&mut self.input) => {
                     if read? == 0 {
                         return Ok(());
                     }
+                    self.heard = Instant::now();
                 }
                 () = self.session.event() => {
+                    self.heard = Instant::now();
                     self.session.tell(&mut self.wire).await?;
                     self.session.flush(&mut self.wire).await?;
                 }
-                () = tokio::time::sleep_until(deadline) => {
-                    self.session.say_goodbye(why);
-                    return self.session.flush(&mut self.wire).await;
+                () = alarm.as_mut() => {
+                    if Instant::now() >= deadline {
+                        return self.part(why).await;
+                    }
+                    alarm.as_mut().reset(deadline);
                 }
-                () = dispatcher.stops() => {
-                    self.session.say_goodbye("this server stops");
-                    return self.session.flush(&mut self.wire).await;
-                }
+                () = stops.as_mut() => return self.part("this server stops").await,
             }
         }
+    }
+
+    async fn part(&mut self, why: &str) -> io::Result<()> {
+        self.session.say_goodbye(why);
+        self.session.flush(&mut self.wire).await?;
+        self.wire.stream.shutdown().await
     }
 
     /// Answers every whole command of the input.
@@ -136,10 +156,8 @@ impl Connection {
                 begun + limits.header_timeout,
                 "the command did not arrive in time",
             ),
-            None if self.session.has_watches() => {
-                (Instant::now() + Duration::from_secs(86_400), "a day of silence")
-            }
-            None => (Instant::now() + limits.idle_timeout, "idle for too long"),
+            None if self.session.has_watches() => (self.heard + WATCHER_IDLE, "a day of silence"),
+            None => (self.heard + limits.idle_timeout, "idle for too long"),
         }
     }
 }

@@ -89,6 +89,24 @@ async fn snapshots_and_a_released_log_hold_the_same_directory() {
     find_many(&naming, 1_000).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_of_many_bytes_is_compacted_before_it_has_many_writes() {
+    let naming = Naming::start_with(|options| options.storage.snapshot_log_bytes = 200_000).await;
+    let mut resp = naming.resp().await;
+    let padding = "x".repeat(10_000);
+    let snapshots = naming.data.path().join("snapshots");
+    let mut written = 0;
+    while std::fs::read_dir(&snapshots).expect("snapshots").next().is_none() {
+        resp.json(&["REBIND", "q", &queue(&format!("{written}{padding}"))])
+            .await;
+        written += 1;
+        assert!(written < 2_000, "no snapshot");
+    }
+    let before = naming.lookup("q").await;
+    let naming = naming.dropped_and_started().await;
+    assert_eq!(naming.lookup("q").await, before);
+}
+
 /// The bound is generous: a start takes a few milliseconds and a few syncs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_takes_no_election_timeout() {
