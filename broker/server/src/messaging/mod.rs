@@ -52,12 +52,8 @@ impl Messaging {
         config.check()?;
         let (journal, queues, recovered) = store::recover(fenced, &config)?;
         let shared = Shared::new(config, journal, queues);
-        let weak = Arc::downgrade(&shared);
-        shared.journal.on_failure(move |cause| {
-            if let Some(shared) = weak.upgrade() {
-                shared.fail(cause);
-            }
-        });
+        let status = Arc::clone(&shared.status);
+        shared.journal.on_failure(move |cause| status.fail(cause));
         let messaging = Self {
             shared,
             ports: Mutex::new(JoinSet::new()),
@@ -71,7 +67,7 @@ impl Messaging {
     /// # Errors
     /// [`ListenError`] if the address cannot be resolved or bound, or after a stop or a failure.
     pub async fn listen(&self, addr: &Endpoint, greeting: Greeting) -> Result<SocketAddr, ListenError> {
-        if *self.shared.phase.borrow() != Phase::Serving {
+        if *self.shared.status.phase.borrow() != Phase::Serving {
             return Err(ListenError::Stopped {
                 address: addr.to_string(),
             });
@@ -99,7 +95,7 @@ impl Messaging {
 
     /// Resolves when the store can no longer acknowledge anything; never before.
     pub async fn failed(&self) -> StoreFailure {
-        let mut failure = self.shared.failure.subscribe();
+        let mut failure = self.shared.status.failure.subscribe();
         let found = failure.wait_for(Option::is_some).await.map(|found| found.clone());
         match found {
             Ok(Some(failure)) => failure,
@@ -113,15 +109,15 @@ impl Messaging {
         let mut ports = std::mem::take(&mut *held(&self.ports));
         if let Stop::Graceful { deadline } = how {
             let error = AmqpError::new(condition::CONNECTION_FORCED, "the broker is stopping");
-            self.shared.close_connections(error);
+            self.shared.status.close_connections(error);
             let ended = async { while ports.join_next().await.is_some() {} };
             if tokio::time::timeout(deadline, ended).await.is_err() {
                 tracing::info!("some connections did not close in time and are cut");
             }
         }
-        self.shared.phase.send_replace(Phase::Cut);
+        self.shared.status.phase.send_replace(Phase::Cut);
         ports.shutdown().await;
-        self.shared.shut();
+        self.shared.status.shut();
         let journal = self.shared.journal.clone();
         // The journal's own thread does the work; a panic there was reported as a failure.
         let _ = tokio::task::spawn_blocking(move || journal.close()).await;

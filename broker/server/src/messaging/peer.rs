@@ -660,7 +660,7 @@ impl Drop for Peer {
     fn drop(&mut self) {
         let mut state = self.shared.look();
         state.remove_owner(self.owner);
-        if !self.shared.is_shut() {
+        if !self.shared.status.is_shut() {
             self.shared.finish(&mut state);
             state.wake_all();
         }

@@ -29,7 +29,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts connections until the phase changes, and waits for their end.
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, greeting: Arc<Greeting>) {
-    let mut phase = shared.phase.subscribe();
+    let mut phase = shared.status.phase.subscribe();
     let mut connections = JoinSet::new();
     while *phase.borrow_and_update() == Phase::Serving {
         tokio::select! {
@@ -126,7 +126,7 @@ impl Task {
         let _ = stream.set_nodelay(true);
         let waker = Arc::new(Notify::new());
         let amqp = Connection::server(engine_config(&shared.config), Instant::now());
-        let phase = shared.phase.subscribe();
+        let phase = shared.status.phase.subscribe();
         let peer = Peer::new(shared, greeting, amqp, Arc::clone(&waker), unwelcome);
         Self {
             stream,

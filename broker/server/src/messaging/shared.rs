@@ -38,17 +38,25 @@ pub(super) struct Shared {
     pub(super) config: MessagingConfig,
     pub(super) journal: Journal,
     state: Mutex<State>,
+    pub(super) status: Arc<Status>,
+    pub(super) connections: AtomicUsize,
+    /// Connections of each container id that is in use.
+    pub(super) containers: Mutex<BTreeMap<String, usize>>,
+}
+
+/// What the journal's thread may touch. It never holds the journal itself, so that the journal is closed by
+/// whoever drops [`Shared`] and not by its own thread.
+#[derive(Debug)]
+pub(super) struct Status {
     /// The store failed or is being closed.
     shut: AtomicBool,
     /// The highest durable position the journal told of, and a call to whoever applies it.
     durable: AtomicU64,
     pub(super) completed: Notify,
+    /// Bytes handed to the journal and not yet durable.
     in_journal: AtomicU64,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) failure: watch::Sender<Option<StoreFailure>>,
-    pub(super) connections: AtomicUsize,
-    /// Connections of each container id that is in use.
-    pub(super) containers: Mutex<BTreeMap<String, usize>>,
 }
 
 /// What the lock protects.
@@ -85,16 +93,19 @@ impl Shared {
             paused: Vec::new(),
             head: Vec::new(),
         };
-        Arc::new(Self {
-            config,
-            journal,
-            state: Mutex::new(state),
+        let status = Status {
             shut: AtomicBool::new(false),
             durable: AtomicU64::new(0),
             completed: Notify::new(),
             in_journal: AtomicU64::new(0),
             phase: watch::Sender::new(Phase::Serving),
             failure: watch::Sender::new(None),
+        };
+        Arc::new(Self {
+            config,
+            journal,
+            state: Mutex::new(state),
+            status: Arc::new(status),
             connections: AtomicUsize::new(0),
             containers: Mutex::new(BTreeMap::new()),
         })
@@ -103,11 +114,7 @@ impl Shared {
     /// The queues, unless the store failed or was closed: then nothing may happen to them any more.
     pub(super) fn lock(&self) -> Option<MutexGuard<'_, State>> {
         let state = self.look();
-        (!self.is_shut()).then_some(state)
-    }
-
-    pub(super) fn is_shut(&self) -> bool {
-        self.shut.load(Ordering::Acquire)
+        (!self.status.is_shut()).then_some(state)
     }
 
     /// The queues, to read counts or to let go of a connection.
@@ -138,16 +145,16 @@ impl Shared {
     fn submit(self: &Arc<Self>, state: &mut State) {
         while let Some((batch, positions)) = state.held_back.pop_front() {
             let bytes = batch.bytes();
-            let waiting = self.in_journal.load(Ordering::Acquire);
+            let waiting = self.status.in_journal.load(Ordering::Acquire);
             if waiting > 0 && waiting + bytes > JOURNAL_BYTES {
                 state.held_back.push_front((batch, positions));
                 return;
             }
-            self.in_journal.fetch_add(bytes, Ordering::AcqRel);
-            let shared = Arc::clone(self);
+            self.status.in_journal.fetch_add(bytes, Ordering::AcqRel);
+            let status = Arc::clone(&self.status);
             let sent = self.journal.submit(batch, move |result| match result {
-                Ok(appended) => shared.appended(appended.seqs.last, bytes),
-                Err(error) => shared.fail(error),
+                Ok(appended) => status.appended(appended.seqs.last, bytes),
+                Err(error) => status.fail(error),
             });
             match sent {
                 Ok(seqs) => {
@@ -158,9 +165,28 @@ impl Shared {
                         "the journal counts differently"
                     );
                 }
-                Err(error) => return self.fail(error),
+                Err(error) => return self.status.fail(error),
             }
         }
+    }
+
+    /// Tells the queues what became durable, and hands the journal what was held back for it.
+    pub(super) fn apply_completions(self: &Arc<Self>) {
+        let upto = self.status.durable();
+        let Some(mut state) = self.lock() else {
+            return;
+        };
+        state.queues.durable(upto);
+        self.submit(&mut state);
+        self.finish(&mut state);
+        state.resume_readers();
+        state.wake_all();
+    }
+}
+
+impl Status {
+    pub(super) fn is_shut(&self) -> bool {
+        self.shut.load(Ordering::Acquire)
     }
 
     /// The journal made a batch durable. Runs on its thread, so it only takes note.
@@ -173,19 +199,6 @@ impl Shared {
     /// The highest durable position known so far.
     pub(super) fn durable(&self) -> u64 {
         self.durable.load(Ordering::Acquire)
-    }
-
-    /// Tells the queues what became durable, and hands the journal what was held back for it.
-    pub(super) fn apply_completions(self: &Arc<Self>) {
-        let upto = self.durable();
-        let Some(mut state) = self.lock() else {
-            return;
-        };
-        state.queues.durable(upto);
-        self.submit(&mut state);
-        self.finish(&mut state);
-        state.resume_readers();
-        state.wake_all();
     }
 
     /// The store can acknowledge nothing any more: neither can we.

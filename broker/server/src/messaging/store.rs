@@ -56,7 +56,7 @@ pub(super) fn recover(
 /// Tells the queues what the journal finished, as long as the process serves.
 pub(super) async fn follow(shared: Arc<Shared>) {
     loop {
-        shared.completed.notified().await;
+        shared.status.completed.notified().await;
         shared.apply_completions();
     }
 }
@@ -107,7 +107,7 @@ async fn compact(shared: &Arc<Shared>, before: u64) {
 
 /// Waits until everything up to `position` is durable. The pace of a compaction is that of the disk.
 async fn wait_durable(shared: &Shared, position: u64) {
-    while shared.durable() < position && !shared.is_shut() {
+    while shared.status.durable() < position && !shared.status.is_shut() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

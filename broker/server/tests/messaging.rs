@@ -1,0 +1,511 @@
+//! Queues over real sockets, as a client of our own engine sees them.
+
+mod messaging_support;
+
+use bytes::Bytes;
+use daymark_amqp::{
+    AttachOptions, CloseReason, DistributionMode, Event, Filter, OpenOptions, Outcome, RcvSettleMode, Sasl,
+    SndSettleMode, Source, Symbol, Target, TargetNode, Value, condition, message::MessageBuilder,
+};
+use daymark_broker_server::messaging::{MessagingConfig, QueueConfig};
+use messaging_support::{Broker, Client, delivery_count, durable, fleeting, numbered, one_queue, text};
+use tempfile::tempdir;
+
+fn failed() -> Outcome {
+    Outcome::Modified {
+        delivery_failed: true,
+        undeliverable_here: false,
+        annotations: None,
+    }
+}
+
+#[test]
+fn a_message_goes_from_a_sender_to_a_receiver() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    let sender = client.sender("q");
+    client.put(sender, durable("one"));
+    client.put(sender, fleeting("two"));
+    client.receiver("q", 10);
+    let (one, two) = (client.receive(), client.receive());
+    assert_eq!((text(&one), text(&two)), ("one".into(), "two".into()));
+    assert_eq!(delivery_count(&one), 0);
+    client.accept_surely(&one);
+    client.accept_surely(&two);
+    let stats = broker.stats();
+    assert_eq!((stats.messages, stats.queues[0].accepted), (0, 2));
+    broker.stop();
+}
+
+#[test]
+fn the_broker_says_who_it_is_and_where_the_others_are() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let client = Client::connect(broker.addr);
+    let open = client.amqp.remote_open().unwrap();
+    assert_eq!(open.container_id, "kkam");
+    assert!(open.offers("ANONYMOUS-RELAY") && open.offers("sole-connection-for-container"));
+    assert_eq!(open.properties.get("daymark:epoch"), Some(&Value::Ulong(1)));
+    assert_eq!(
+        open.properties.get("daymark:group"),
+        Some(&Value::String("orders".into()))
+    );
+    let Some(Value::List(brokers)) = open.properties.get("failover-server-list") else {
+        panic!("{open:?}");
+    };
+    let hosts: Vec<_> = brokers.iter().map(|broker| format!("{broker:?}")).collect();
+    assert!(
+        hosts[0].contains("9741") && hosts[1].contains("9742"),
+        "{hosts:?}"
+    );
+    broker.stop();
+}
+
+#[test]
+fn clients_enter_with_sasl_or_without() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let plain = Sasl::Plain {
+        user: "anyone".into(),
+        password: "anything".into(),
+    };
+    for sasl in [Sasl::None, Sasl::Anonymous, plain] {
+        let mut client = Client::dial(broker.addr, sasl);
+        client.open(OpenOptions::new("someone"));
+    }
+    let mut client = Client::dial(broker.addr, Sasl::External);
+    client.amqp.open(OpenOptions::new("someone")).unwrap();
+    assert!(matches!(client.closed(), CloseReason::SaslFailed(_)));
+    broker.stop();
+}
+
+#[test]
+fn a_released_message_takes_its_old_place_and_a_failed_one_counts() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    let sender = client.sender("q");
+    for name in ["a", "b", "c"] {
+        client.put(sender, durable(name));
+    }
+    let link = client.receiver("q", 2);
+    let (a, b) = (client.receive(), client.receive());
+    client.settle(&b, Outcome::Released);
+    client.settle(&a, failed());
+    client.amqp.grant_credit(link, 3, false).unwrap();
+    let again: Vec<_> = (0..3).map(|_| client.receive()).collect();
+    // b was released before a failed, and was sent again only when there was credit: a stands before it.
+    let names: Vec<_> = again.iter().map(text).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    assert_eq!(again.iter().map(delivery_count).collect::<Vec<_>>(), [1, 0, 0]);
+    broker.stop();
+}
+
+#[test]
+fn a_rejected_message_is_gone() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    let sender = client.sender("q");
+    client.put(sender, durable("bad"));
+    client.receiver("q", 1);
+    let bad = client.receive();
+    client.settle(&bad, Outcome::Rejected(None));
+    let stats = broker.until("the rejection", |stats| stats.messages == 0);
+    assert_eq!(stats.queues[0].rejected, 1);
+    broker.stop();
+}
+
+#[test]
+fn what_a_lost_connection_held_goes_to_another_with_its_count_raised() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut first = Client::connect(broker.addr);
+    let sender = first.sender("q");
+    first.put(sender, durable("a"));
+    first.put(sender, durable("b"));
+    first.receiver("q", 5);
+    assert_eq!(text(&first.receive()), "a");
+    first.vanish();
+    let mut second = Client::connect(broker.addr);
+    second.receiver("q", 5);
+    let (a, b) = (second.receive(), second.receive());
+    assert_eq!((text(&a), text(&b)), ("a".into(), "b".into()));
+    assert_eq!(delivery_count(&a), 1);
+    broker.stop();
+}
+
+#[test]
+fn competing_consumers_share_within_their_credit() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut one = Client::connect(broker.addr);
+    let mut two = Client::connect(broker.addr);
+    one.receiver("q", 2);
+    two.receiver("q", 1);
+    let sender = one.sender("q");
+    for number in 0..5 {
+        one.put(sender, fleeting(&number.to_string()));
+    }
+    let mut got = [text(&one.receive()), text(&one.receive()), text(&two.receive())];
+    got.sort();
+    assert_eq!(got, ["0", "1", "2"]);
+    let message = |event: &Event| matches!(event, Event::Message(_)).then_some(());
+    assert!(
+        !one.sees(message) && !two.sees(message),
+        "more than the credit was sent"
+    );
+    assert_eq!(broker.stats().messages, 5);
+    broker.stop();
+}
+
+#[test]
+fn a_higher_priority_is_delivered_first() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    let sender = client.sender("q");
+    for (name, priority) in [("low", 1), ("normal", 4), ("high", 8), ("later", 8)] {
+        client.put(sender, MessageBuilder::new().priority(priority).text(name));
+    }
+    client.receiver("q", 4);
+    let names: Vec<_> = (0..4).map(|_| text(&client.receive())).collect();
+    assert_eq!(names, ["high", "later", "normal", "low"]);
+    broker.stop();
+}
+
+#[test]
+fn drain_is_answered_after_all_there_was() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    let sender = client.sender("q");
+    for name in ["a", "b", "c"] {
+        client.put(sender, durable(name));
+    }
+    let link = client.receiver("q", 0);
+    client.amqp.grant_credit(link, 10, true).unwrap();
+    let mut before = 0;
+    loop {
+        let drained = client.wait("message or drained", |event| match event {
+            Event::Message(_) => Some(false),
+            Event::Drained { .. } => Some(true),
+            _ => None,
+        });
+        if drained {
+            break;
+        }
+        before += 1;
+    }
+    assert_eq!(before, 3);
+    assert_eq!(client.amqp.credit(link), 0);
+    broker.stop();
+}
+
+#[test]
+fn a_settled_sender_and_a_settled_receiver_need_no_answers() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    let attach = AttachOptions {
+        snd_settle_mode: SndSettleMode::Settled,
+        ..AttachOptions::from("settled", "q")
+    };
+    let link = client.attach_receiver(attach).unwrap();
+    client.amqp.grant_credit(link, 5, false).unwrap();
+    let sender = client.sender("q");
+    client.put(sender, durable("once"));
+    let message = client.receive();
+    assert!(message.settled);
+    broker.until("the message to be gone", |stats| stats.messages == 0);
+    broker.stop();
+}
+
+#[test]
+fn both_receiver_settle_modes_end_settled() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    let sender = client.sender("q");
+    for mode in [RcvSettleMode::First, RcvSettleMode::Second] {
+        client.put(sender, durable("x"));
+        let attach = AttachOptions {
+            rcv_settle_mode: mode,
+            ..AttachOptions::from(format!("{mode:?}"), "q")
+        };
+        let link = client.attach_receiver(attach).unwrap();
+        client.amqp.grant_credit(link, 1, false).unwrap();
+        let message = client.receive();
+        client.accept_surely(&message);
+        client.amqp.detach(link, true, None).unwrap();
+        client.detached(link);
+    }
+    assert_eq!(broker.stats().messages, 0);
+    broker.stop();
+}
+
+#[test]
+fn an_anonymous_link_sends_each_message_where_it_says() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    let attach = AttachOptions {
+        target: Some(Target::Node(TargetNode::default())),
+        ..AttachOptions::to("relay", "")
+    };
+    let relay = client.attach_sender(attach).unwrap();
+    client.put(relay, MessageBuilder::new().to("q").text("here"));
+    let lost = client.send(relay, MessageBuilder::new().to("nowhere").text("lost"));
+    let Outcome::Rejected(Some(error)) = client.outcome(relay, lost) else {
+        panic!("a message to nowhere was not rejected");
+    };
+    assert_eq!(error.condition, condition::NOT_FOUND);
+    assert!(error.to_string().contains("nowhere"), "{error}");
+    let silent = client.send(relay, fleeting("where?"));
+    let Outcome::Rejected(Some(error)) = client.outcome(relay, silent) else {
+        panic!("a message without an address was not rejected");
+    };
+    assert_eq!(error.condition, condition::INVALID_FIELD);
+    client.receiver("q", 1);
+    assert_eq!(text(&client.receive()), "here");
+    broker.stop();
+}
+
+#[test]
+fn an_unknown_queue_is_not_found_unless_clients_may_create_it() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    let error = client.attach_sender(AttachOptions::to("s", "new")).unwrap_err();
+    assert_eq!(error.condition, condition::NOT_FOUND);
+    assert!(error.to_string().contains("\"new\""), "{error}");
+    let error = client
+        .attach_receiver(AttachOptions::from("r", "new"))
+        .unwrap_err();
+    assert_eq!(error.condition, condition::NOT_FOUND);
+    broker.stop();
+
+    let config = MessagingConfig {
+        auto_create: true,
+        max_queues: 2,
+        ..one_queue()
+    };
+    let broker = Broker::start_with(dir.path(), config.clone());
+    let mut client = Client::connect(broker.addr);
+    let sender = client.sender("new");
+    client.put(sender, durable("kept"));
+    let error = client.attach_sender(AttachOptions::to("s", "third")).unwrap_err();
+    assert_eq!(error.condition, condition::RESOURCE_LIMIT_EXCEEDED);
+    broker.stop();
+
+    let broker = Broker::start_with(dir.path(), config);
+    assert_eq!((broker.recovered.messages, broker.recovered.queues), (1, 2));
+    broker.stop();
+}
+
+#[test]
+fn what_does_not_exist_yet_is_refused_by_name() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    let mut selector = Source::address("q");
+    selector.filter.insert(
+        Symbol::from_static("jms-selector"),
+        Filter::selector_value("color = 'red'"),
+    );
+    let topic = Source {
+        capabilities: vec![Symbol::from_static("topic")],
+        ..Source::address("q")
+    };
+    let browse = Source {
+        distribution_mode: Some(DistributionMode::Copy),
+        ..Source::address("q")
+    };
+    let dynamic = Source {
+        dynamic: true,
+        ..Source::default()
+    };
+    for (source, word) in [
+        (selector, "selectors"),
+        (topic, "topics"),
+        (browse, "browsing"),
+        (dynamic, "dynamic"),
+    ] {
+        let attach = AttachOptions {
+            source: Some(source),
+            ..AttachOptions::from(word, "q")
+        };
+        let error = client.attach_receiver(attach).unwrap_err();
+        assert_eq!(error.condition, condition::NOT_IMPLEMENTED, "{word}");
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    let coordinator = AttachOptions {
+        target: Some(Target::Coordinator {
+            capabilities: Vec::new(),
+        }),
+        ..AttachOptions::to("coordinator", "")
+    };
+    let error = client.attach_sender(coordinator).unwrap_err();
+    assert_eq!(error.condition, condition::NOT_IMPLEMENTED);
+    assert!(error.to_string().contains("transactions"), "{error}");
+    broker.stop();
+}
+
+#[test]
+fn a_container_id_in_use_is_refused_to_who_wants_it_alone() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let alone = || OpenOptions {
+        desired_capabilities: vec![Symbol::from_static("sole-connection-for-container")],
+        ..OpenOptions::new("client-1")
+    };
+    let mut first = Client::dial(broker.addr, Sasl::Anonymous);
+    first.open(alone());
+    let mut second = Client::dial(broker.addr, Sasl::Anonymous);
+    second.open(alone());
+    let establishment = second.amqp.remote_open().unwrap().properties.clone();
+    assert_eq!(
+        establishment.get("amqp:connection-establishment-failed"),
+        Some(&Value::Bool(true))
+    );
+    let CloseReason::Remote(Some(error)) = second.closed() else {
+        panic!("the second connection was let in");
+    };
+    assert_eq!(error.condition, condition::INVALID_FIELD);
+    let field = error.info.get("invalid-field").and_then(Value::as_symbol);
+    assert_eq!(field.map(Symbol::as_str), Some("container-id"));
+    let mut careless = Client::dial(broker.addr, Sasl::Anonymous);
+    careless.open(OpenOptions::new("client-1"));
+    careless.vanish();
+    first.vanish();
+    broker.until("both to be gone", |stats| stats.connections == 0);
+    let mut third = Client::dial(broker.addr, Sasl::Anonymous);
+    third.open(alone());
+    broker.stop();
+}
+
+#[test]
+fn connections_links_and_messages_beyond_the_limit_are_refused_with_words() {
+    let dir = tempdir().unwrap();
+    let config = MessagingConfig {
+        max_connections: 1,
+        max_links_per_connection: 2,
+        max_message_bytes: 1_000,
+        ..one_queue()
+    };
+    let broker = Broker::start_with(dir.path(), config);
+    let mut client = Client::connect(broker.addr);
+    let mut extra = Client::dial(broker.addr, Sasl::Anonymous);
+    extra.open(OpenOptions::new("extra"));
+    let CloseReason::Remote(Some(error)) = extra.closed() else {
+        panic!("a connection too many was let in");
+    };
+    assert_eq!(error.condition, condition::RESOURCE_LIMIT_EXCEEDED);
+
+    let sender = client.sender("q");
+    client.sender("q");
+    let error = client.attach_sender(AttachOptions::to("third", "q")).unwrap_err();
+    assert_eq!(error.condition, condition::RESOURCE_LIMIT_EXCEEDED);
+
+    client.put(sender, durable("fits"));
+    // The engine on this side knows the limit; the peer below does not keep it.
+    let sent = client
+        .amqp
+        .send(sender, daymark_amqp::Outgoing::new(durable(&"x".repeat(2_000))));
+    assert!(sent.is_err(), "the limit was not announced");
+    broker.stop();
+}
+
+#[test]
+fn a_message_larger_than_a_frame_arrives_whole() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    let sender = client.sender("q");
+    let body: Vec<u8> = (0..3_000_000u32).map(|n| n.to_le_bytes()[0]).collect();
+    let message = MessageBuilder::new().durable(true).data(&body);
+    client.put(sender, message.clone());
+    client.receiver("q", 1);
+    assert_eq!(client.receive().payload, message);
+    broker.stop();
+}
+
+#[test]
+fn a_full_queue_stops_credit_and_goes_on_when_there_is_room() {
+    let dir = tempdir().unwrap();
+    let config = MessagingConfig {
+        queues: vec![QueueConfig {
+            max_messages: Some(100),
+            ..QueueConfig::new("q")
+        }],
+        producer_credit: 20,
+        ..MessagingConfig::default()
+    };
+    let broker = Broker::start_with(dir.path(), config);
+    let mut client = Client::connect(broker.addr);
+    let sender = client.sender("q");
+    let mut sent = 0;
+    for _ in 0..400 {
+        while client.amqp.sendable(sender) > 0 && sent < 1_000 {
+            client.send(sender, fleeting("x"));
+            sent += 1;
+        }
+        client.step();
+    }
+    assert!(
+        (100..=120).contains(&sent),
+        "sent {sent}: the limit and at most one window"
+    );
+    assert!(broker.stats().queues[0].held);
+    let link = client.receiver("q", 0);
+    client.amqp.grant_credit(link, 60, false).unwrap();
+    for _ in 0..60 {
+        let message = client.receive();
+        client.settle(&message, Outcome::Accepted);
+    }
+    client.send(sender, fleeting("room again"));
+    broker.stop();
+}
+
+#[test]
+fn a_message_sent_again_with_its_duplicate_id_is_stored_once() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    let sender = client.sender("q");
+    client.put(sender, numbered("first", "0123456789abcdef0123456789abcdef"));
+    client.put(sender, numbered("again", "0123456789abcdef0123456789abcdef"));
+    let stats = broker.stats();
+    assert_eq!((stats.messages, stats.queues[0].duplicates), (1, 1));
+    broker.stop();
+}
+
+#[test]
+fn a_malformed_message_is_rejected_and_the_link_goes_on() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    let sender = client.sender("q");
+    let bad = client.send(sender, Bytes::from_static(b"not a message"));
+    let Outcome::Rejected(Some(error)) = client.outcome(sender, bad) else {
+        panic!("garbage was accepted");
+    };
+    assert_eq!(error.condition, condition::DECODE_ERROR);
+    client.put(sender, fleeting("good"));
+    broker.stop();
+}
+
+#[test]
+fn a_stop_closes_connections_and_says_so() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    client.sender("q");
+    let stopping = broker.stop_gracefully();
+    let CloseReason::Remote(Some(error)) = client.closed() else {
+        panic!("the broker left without a word");
+    };
+    assert_eq!(error.condition, condition::CONNECTION_FORCED);
+    stopping.join().unwrap();
+}

@@ -1,0 +1,384 @@
+//! A broker's data plane in this process, and a client that says exactly what a test wants.
+#![allow(dead_code, reason = "every test binary uses its part")]
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use daymark_amqp::message::MessageBuilder;
+use daymark_amqp::{
+    AmqpError, AttachOptions, CloseReason, Config, Connection, DeliveryId, DeliveryState, Event, LinkId,
+    Message, OpenOptions, Outcome, Outgoing, Sasl, SessionId, Symbol,
+};
+use daymark_broker_server::messaging::{
+    Greeting, Messaging, MessagingConfig, MessagingStats, QueueConfig, Recovered, Stop,
+};
+use daymark_journal::{Holder, Locked, Options};
+use daymark_naming_proto::{BrokerAddress, Endpoint, Epoch};
+use tokio::runtime::Runtime;
+
+/// No wait in these tests is longer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The data plane of one broker, on a free port.
+pub(crate) struct Broker {
+    pub(crate) addr: SocketAddr,
+    pub(crate) recovered: Recovered,
+    messaging: Messaging,
+    runtime: Runtime,
+}
+
+/// One queue, `q`.
+pub(crate) fn one_queue() -> MessagingConfig {
+    MessagingConfig {
+        queues: vec![QueueConfig::new("q")],
+        ..MessagingConfig::default()
+    }
+}
+
+impl Broker {
+    pub(crate) fn start(dir: &Path) -> Self {
+        Self::start_with(dir, one_queue())
+    }
+
+    pub(crate) fn start_with(dir: &Path, config: MessagingConfig) -> Self {
+        let options = Options {
+            segment_bytes: 1 << 20,
+            ..Options::default()
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let locked = Locked::acquire(dir, &Holder::here("kkam"), options).unwrap();
+        let epoch = locked.epoch() + 1;
+        let fenced = locked.begin(epoch).unwrap();
+        let (messaging, recovered) = Messaging::recover(fenced, config).unwrap();
+        let address = |member: &str, port| BrokerAddress {
+            host: "127.0.0.1".into(),
+            port,
+            member: member.parse().ok(),
+        };
+        let greeting = Greeting {
+            group: "orders".parse().unwrap(),
+            member: "kkam".parse().unwrap(),
+            epoch: Epoch(epoch),
+            failover_server_list: vec![address("kkam", 9741), address("kkm-PC", 9742)],
+        };
+        let any = Endpoint {
+            host: "127.0.0.1".into(),
+            port: 0,
+        };
+        let addr = runtime.block_on(messaging.listen(&any, greeting)).unwrap();
+        Self {
+            addr,
+            recovered,
+            messaging,
+            runtime,
+        }
+    }
+
+    pub(crate) fn stats(&self) -> MessagingStats {
+        self.messaging.stats()
+    }
+
+    /// Waits until the counts are as wanted.
+    pub(crate) fn until(&self, what: &str, wanted: impl Fn(&MessagingStats) -> bool) -> MessagingStats {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let stats = self.stats();
+            if wanted(&stats) {
+                return stats;
+            }
+            assert!(Instant::now() < deadline, "waiting for {what}: {stats:?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub(crate) fn failure(&self) -> String {
+        let failed = async { tokio::time::timeout(PATIENCE, self.messaging.failed()).await };
+        self.runtime.block_on(failed).unwrap().to_string()
+    }
+
+    /// Connections are cut, the store is closed.
+    pub(crate) fn stop(self) {
+        self.runtime.block_on(self.messaging.stop(Stop::Now));
+    }
+
+    /// Says goodbye on another thread, so that a client can watch.
+    pub(crate) fn stop_gracefully(self) -> std::thread::JoinHandle<()> {
+        let how = Stop::Graceful { deadline: PATIENCE };
+        std::thread::spawn(move || self.runtime.block_on(self.messaging.stop(how)))
+    }
+
+    /// Everything is dropped where it stands; nobody stops anything.
+    pub(crate) fn crash(self) {
+        drop(self.messaging);
+        self.runtime.shutdown_timeout(PATIENCE);
+    }
+}
+
+/// A client made of the engine and a blocking socket.
+pub(crate) struct Client {
+    pub(crate) amqp: Connection,
+    stream: TcpStream,
+    events: VecDeque<Event>,
+    session: Option<SessionId>,
+    names: u32,
+    /// Set while the client plays dead: nothing is read.
+    pub(crate) deaf: bool,
+}
+
+impl Client {
+    pub(crate) fn connect(addr: SocketAddr) -> Self {
+        let mut client = Self::dial(addr, Sasl::None);
+        client.open(OpenOptions::new("test"));
+        client.begin();
+        client
+    }
+
+    /// Connected, and nothing said yet.
+    pub(crate) fn dial(addr: SocketAddr, sasl: Sasl) -> Self {
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+        let config = Config {
+            sasl,
+            ..Config::default()
+        };
+        Self {
+            amqp: Connection::client(config, Instant::now()),
+            stream,
+            events: VecDeque::new(),
+            session: None,
+            names: 0,
+            deaf: false,
+        }
+    }
+
+    pub(crate) fn open(&mut self, options: OpenOptions) {
+        self.amqp.open(options).unwrap();
+        self.wait("open", |event| {
+            matches!(event, Event::RemoteOpen(_)).then_some(())
+        });
+    }
+
+    pub(crate) fn begin(&mut self) {
+        self.session = Some(self.amqp.begin().unwrap());
+    }
+
+    /// Writes what is to be written and reads what is there.
+    pub(crate) fn step(&mut self) {
+        while let Some(event) = self.amqp.poll_event() {
+            self.events.push_back(event);
+        }
+        let output = self.amqp.take_output(Instant::now());
+        if !output.is_empty() && self.stream.write_all(&output).is_err() {
+            self.amqp.input_closed();
+        }
+        let mut buffer = [0; 65_536];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => self.amqp.input_closed(),
+            Ok(n) => self.amqp.input(&buffer[..n], Instant::now()),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => self.amqp.input_closed(),
+        }
+        while let Some(event) = self.amqp.poll_event() {
+            self.events.push_back(event);
+        }
+    }
+
+    /// Waits for an event; others stay for later.
+    pub(crate) fn wait<T>(&mut self, what: &str, mut pick: impl FnMut(&Event) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found = self
+                .events
+                .iter()
+                .enumerate()
+                .find_map(|(at, event)| pick(event).map(|found| (at, found)));
+            if let Some((at, found)) = found {
+                self.events.remove(at);
+                return found;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "waiting for {what}, saw {:?}",
+                self.events
+            );
+            self.step();
+        }
+    }
+
+    /// Whether an event comes within a short while.
+    pub(crate) fn sees<T>(&mut self, mut pick: impl FnMut(&Event) -> Option<T>) -> bool {
+        for _ in 0..20 {
+            self.step();
+        }
+        self.events.iter().any(|event| pick(event).is_some())
+    }
+
+    fn name(&mut self) -> String {
+        self.names += 1;
+        format!("link-{}", self.names)
+    }
+
+    /// Attaches; the error if the broker refuses.
+    pub(crate) fn attach_sender(&mut self, attach: AttachOptions) -> Result<LinkId, AmqpError> {
+        let link = self.amqp.attach_sender(self.session.unwrap(), attach).unwrap();
+        self.attached(link)
+    }
+
+    /// Attaches; the error if the broker refuses.
+    pub(crate) fn attach_receiver(&mut self, attach: AttachOptions) -> Result<LinkId, AmqpError> {
+        let link = self.amqp.attach_receiver(self.session.unwrap(), attach).unwrap();
+        self.attached(link)
+    }
+
+    fn attached(&mut self, link: LinkId) -> Result<LinkId, AmqpError> {
+        let refused = self.wait("attach", |event| match event {
+            Event::LinkAttached { link: of, attach } if *of == link => Some(attach.is_refused()),
+            _ => None,
+        });
+        if refused {
+            Err(self.detached(link).expect("a refusal says why"))
+        } else {
+            Ok(link)
+        }
+    }
+
+    pub(crate) fn detached(&mut self, link: LinkId) -> Option<AmqpError> {
+        self.wait("detach", |event| match event {
+            Event::LinkDetached { link: of, error, .. } if *of == link => Some(error.as_deref().cloned()),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn closed(&mut self) -> CloseReason {
+        let reason = self.wait("close", |event| match event {
+            Event::Closed(reason) => Some(reason.clone()),
+            _ => None,
+        });
+        self.step(); // The answer to the peer's close.
+        reason
+    }
+
+    pub(crate) fn sender(&mut self, address: &str) -> LinkId {
+        let name = self.name();
+        self.attach_sender(AttachOptions::to(name, address)).unwrap()
+    }
+
+    pub(crate) fn receiver(&mut self, address: &str, credit: u32) -> LinkId {
+        let name = self.name();
+        let link = self.attach_receiver(AttachOptions::from(name, address)).unwrap();
+        self.amqp.grant_credit(link, credit, false).unwrap();
+        self.step();
+        link
+    }
+
+    /// Waits for credit and sends; the outcome comes later.
+    pub(crate) fn send(&mut self, link: LinkId, payload: Bytes) -> DeliveryId {
+        let deadline = Instant::now() + PATIENCE;
+        while self.amqp.sendable(link) == 0 {
+            assert!(Instant::now() < deadline, "no credit came: {:?}", self.events);
+            self.step();
+        }
+        self.amqp.send(link, Outgoing::new(payload)).unwrap()
+    }
+
+    pub(crate) fn outcome(&mut self, link: LinkId, delivery: DeliveryId) -> Outcome {
+        self.wait("outcome", |event| match event {
+            Event::Disposition {
+                link: of,
+                delivery: id,
+                state: Some(DeliveryState::Outcome(outcome)),
+                ..
+            } if *of == link && *id == delivery => Some(outcome.clone()),
+            _ => None,
+        })
+    }
+
+    /// Sends and waits until the broker took it over.
+    pub(crate) fn put(&mut self, link: LinkId, payload: Bytes) {
+        let delivery = self.send(link, payload);
+        assert_eq!(self.outcome(link, delivery), Outcome::Accepted);
+    }
+
+    pub(crate) fn receive(&mut self) -> Message {
+        self.wait("a message", |event| match event {
+            Event::Message(message) => Some(message.clone()),
+            _ => None,
+        })
+    }
+
+    /// Settles, telling the broker the outcome and asking for nothing.
+    pub(crate) fn settle(&mut self, message: &Message, outcome: Outcome) {
+        let state = DeliveryState::Outcome(outcome);
+        self.amqp
+            .settle(message.link, message.delivery, state, true)
+            .unwrap();
+        self.step();
+    }
+
+    /// Accepts and waits until the broker says that this will last.
+    pub(crate) fn accept_surely(&mut self, message: &Message) {
+        let state = DeliveryState::ACCEPTED;
+        self.amqp
+            .settle(message.link, message.delivery, state, false)
+            .unwrap();
+        let (link, delivery) = (message.link, message.delivery);
+        self.wait("the confirmation", |event| match event {
+            Event::Disposition {
+                link: of,
+                delivery: id,
+                settled: true,
+                ..
+            } if *of == link && *id == delivery => Some(()),
+            _ => None,
+        });
+    }
+
+    /// Nothing is said any more: the socket just closes.
+    pub(crate) fn vanish(self) {
+        drop(self.stream);
+    }
+}
+
+pub(crate) fn durable(text: &str) -> Bytes {
+    MessageBuilder::new().durable(true).text(text)
+}
+
+pub(crate) fn fleeting(text: &str) -> Bytes {
+    MessageBuilder::new().text(text)
+}
+
+/// A durable message with a duplicate id.
+pub(crate) fn numbered(text: &str, id: &str) -> Bytes {
+    let annotation = Symbol::from_static("x-opt-daymark-dup-id");
+    MessageBuilder::new()
+        .durable(true)
+        .annotation(annotation, id.to_owned())
+        .text(text)
+}
+
+pub(crate) fn text(message: &Message) -> String {
+    use daymark_amqp::ValueRef;
+    use daymark_amqp::message::{Body, MessageView};
+    let view = MessageView::parse(&message.payload).unwrap();
+    let Body::Value(ValueRef::String(text)) = view.body().unwrap() else {
+        panic!("no text in {message:?}");
+    };
+    text.to_owned()
+}
+
+pub(crate) fn delivery_count(message: &Message) -> u32 {
+    use daymark_amqp::message::MessageView;
+    MessageView::parse(&message.payload)
+        .unwrap()
+        .header()
+        .delivery_count
+}
