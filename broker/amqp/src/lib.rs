@@ -7,6 +7,32 @@
 //!
 //! Invariant: whatever a peer sends, the engine neither panics nor recurses deeply nor holds more than the
 //! limits of [`Config`]; a violation ends the connection, session or link with the condition AMQP names.
+//!
+//! ```
+//! use daymark_amqp::{AcceptOptions, Config, Connection, Event, OpenOptions};
+//! use std::time::Instant;
+//!
+//! /// What a server does after each read; `received` is what the socket gave.
+//! fn turn(connection: &mut Connection, received: &[u8], now: Instant) -> Vec<u8> {
+//!     connection.input(received, now);
+//!     while let Some(event) = connection.poll_event() {
+//!         let answer = match event {
+//!             Event::RemoteOpen(_) => connection.open(OpenOptions::new("broker")),
+//!             Event::LinkRequested { link, attach, .. } => {
+//!                 connection.accept_link(link, AcceptOptions::echo(&attach))
+//!             }
+//!             Event::LinkDetached { link, closed, by_peer: true, .. } => connection.detach(link, closed, None),
+//!             _ => Ok(()),
+//!         };
+//!         answer.expect("the event has just said that it may be answered");
+//!     }
+//!     connection.take_output(now)
+//! }
+//!
+//! let now = Instant::now();
+//! let mut server = Connection::server(Config::default(), now);
+//! assert_eq!(turn(&mut server, b"AMQP\x00\x01\x00\x00", now), b"AMQP\x00\x01\x00\x00");
+//! ```
 
 mod config;
 mod connection;
