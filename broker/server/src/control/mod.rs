@@ -9,7 +9,7 @@ pub(crate) mod status;
 mod timeline;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use daymark_broker_core::failover::{
@@ -19,6 +19,7 @@ use daymark_naming_proto::{
     BrokerAddress, Endpoint, Epoch, GroupName, JoinRequest, LeaseId, Member, MemberName, MemberState, Role,
 };
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::exports;
@@ -97,6 +98,8 @@ pub(crate) struct Driver {
     failover: Failover,
     reports: mpsc::Receiver<Report>,
     reporter: mpsc::Sender<Report>,
+    /// Work done beside the loop; it ends with the driver.
+    beside: JoinSet<()>,
     office: Office,
     /// Counts releases: a report from before the last one is void.
     term: u64,
@@ -156,6 +159,7 @@ impl Driver {
             failover: parts.failover,
             reports,
             reporter,
+            beside: JoinSet::new(),
             office: Office::Empty,
             term: 0,
             lease: None,
@@ -252,15 +256,16 @@ impl Driver {
     }
 
     /// Runs something beside the loop; what it brings comes back as a report.
-    fn report(&self, work: impl Future<Output = Report> + Send + 'static) {
+    fn report(&mut self, work: impl Future<Output = Report> + Send + 'static) {
+        while self.beside.try_join_next().is_some() {}
         let reporter = self.reporter.clone();
-        tokio::spawn(async move {
+        self.beside.spawn(async move {
             // Nobody listens any more only when the broker ends; what the report holds is released then.
             let _ = reporter.send(work.await).await;
         });
     }
 
-    fn report_step(&self, step: impl Future<Output = StepEvent> + Send + 'static) {
+    fn report_step(&mut self, step: impl Future<Output = StepEvent> + Send + 'static) {
         let term = self.term;
         self.report(async move {
             let event = step.await;
@@ -308,7 +313,7 @@ impl Driver {
         self.office = office;
         if let Office::Open(messaging) = &self.office {
             let (term, messaging) = (self.term, Arc::clone(messaging));
-            self.board.show_messaging(Some(Arc::clone(&messaging)));
+            self.board.show_messaging(Arc::downgrade(&messaging));
             self.report(watch_store(term, messaging));
         }
     }
@@ -411,7 +416,7 @@ async fn sleep_until(due: Option<Instant>) {
 
 /// The actions that take more than a line.
 impl Driver {
-    fn join(&self) {
+    fn join(&mut self) {
         let brokers = self.brokers();
         let request = JoinRequest {
             role: self.me.role,
@@ -425,7 +430,7 @@ impl Driver {
         self.report(async move { Report::Naming(registrar.join(request).await) });
     }
 
-    fn renew(&self) {
+    fn renew(&mut self) {
         let registrar = self.registrar.clone();
         let lease = self.lease;
         self.report(async move {
@@ -436,7 +441,7 @@ impl Driver {
         });
     }
 
-    fn probe(&self, peer: MemberName, number: u64) {
+    fn probe(&mut self, peer: MemberName, number: u64) {
         let target = self.members.get(&peer).map(|address| Target {
             group: self.me.group.clone(),
             member: peer,
@@ -463,7 +468,7 @@ impl Driver {
         exports::broker_list((&self.me.member, &self.me.endpoint), &others.collect())
     }
 
-    fn open_port(&self, epoch: Epoch) {
+    fn open_port(&mut self, epoch: Epoch) {
         let Office::Open(messaging) = &self.office else {
             return self.report_step(async {
                 StepEvent::Failed {
@@ -481,7 +486,7 @@ impl Driver {
         self.report_step(opening);
     }
 
-    fn publish(&self, epoch: Epoch) {
+    fn publish(&mut self, epoch: Epoch) {
         let exports = exports::export_set(&self.config, &self.me.group, Some(epoch), &self.brokers());
         let registrar = self.registrar.clone();
         self.report_step(async move { registrar.publish(epoch, exports).await });
@@ -511,7 +516,7 @@ impl Driver {
 
     async fn release(&mut self) {
         self.term += 1;
-        self.board.show_messaging(None);
+        self.board.show_messaging(Weak::new());
         match std::mem::take(&mut self.office) {
             Office::Empty => {}
             Office::Open(messaging) => office::close_port(&messaging, None).await,

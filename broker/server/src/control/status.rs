@@ -1,6 +1,6 @@
 //! What tools are told about a broker.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use daymark_broker_core::failover::View;
 use daymark_naming_proto::{Endpoint, Epoch, GroupName, MemberName, MemberState, Role};
@@ -18,7 +18,8 @@ struct Board {
     about: About,
     view: View,
     timeline: Timeline,
-    messaging: Option<Arc<Messaging>>,
+    /// Not held: the board may outlive the term.
+    messaging: Weak<Messaging>,
 }
 
 /// What does not change while a broker runs.
@@ -60,7 +61,7 @@ impl StatusBoard {
             about,
             view,
             timeline: Timeline::default(),
-            messaging: None,
+            messaging: Weak::new(),
         })))
     }
 
@@ -73,7 +74,7 @@ impl StatusBoard {
         self.with(|board| board.view = view);
     }
 
-    pub(super) fn show_messaging(&self, messaging: Option<Arc<Messaging>>) {
+    pub(super) fn show_messaging(&self, messaging: Weak<Messaging>) {
         self.with(|board| board.messaging = messaging);
     }
 
@@ -96,7 +97,7 @@ impl StatusBoard {
             };
             (status, board.messaging.clone())
         });
-        status.messaging = messaging.map(|messaging| messaging.stats());
+        status.messaging = messaging.upgrade().map(|messaging| messaging.stats());
         status
     }
 }
