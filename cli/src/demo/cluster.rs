@@ -70,8 +70,7 @@ impl Cluster {
         self.naming = Some(child);
         let naming = Naming::new(providers, provider::config(Duration::from_secs(10)));
         self.start_broker("one").await?;
-        self.wait_for(&naming, "an active broker", |group| group.active.is_some())
-            .await?;
+        self.wait_for(&naming, "active broker", is_served).await?;
         self.start_broker("two").await?;
         self.wait_for_standby(&naming).await?;
         Ok(naming)
@@ -114,13 +113,25 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until nobody but standbys is missing.
+    /// Waits until one broker is active and the other one watches it.
     pub(super) async fn wait_for_standby(&mut self, naming: &Naming) -> Result<GroupView, DemoError> {
         let everybody = self.brokers.len();
-        self.wait_for(naming, "a standby", |group| {
-            group.active.is_some() && group.members.len() == everybody
-        })
-        .await
+        let group = self
+            .wait_for(naming, "standby", |group| {
+                is_served(group) && group.members.len() == everybody
+            })
+            .await?;
+        let active = group.active.as_ref().map(ToString::to_string).unwrap_or_default();
+        let standbys = group
+            .members
+            .iter()
+            .filter(|member| Some(&member.name) != group.active.as_ref());
+        for standby in standbys {
+            let watches = |status: &Value| status.get("watching").and_then(Value::as_str) == Some(&active);
+            self.status_when(standby.name.as_str(), "standby that watches", watches)
+                .await?;
+        }
+        Ok(group)
     }
 
     /// Waits until the group is as it should be, as long as every process lives.
@@ -144,6 +155,14 @@ impl Cluster {
                 tokio::time::sleep(ASK_AGAIN).await;
             }
         };
+        self.patiently(what, asking).await
+    }
+
+    async fn patiently<T>(
+        &mut self,
+        what: &'static str,
+        asking: impl Future<Output = Result<T, DemoError>>,
+    ) -> Result<T, DemoError> {
         let patient = tokio::time::timeout(PATIENCE, asking);
         self.while_alive(patient)
             .await?
@@ -184,20 +203,32 @@ impl Cluster {
         }
     }
 
-    /// The status document of a broker.
-    pub(super) async fn status(&mut self, name: &str) -> Result<Value, DemoError> {
+    /// The status document of a broker, once it is as it should be.
+    pub(super) async fn status_when(
+        &mut self,
+        name: &str,
+        what: &'static str,
+        is_so: impl Fn(&Value) -> bool,
+    ) -> Result<Value, DemoError> {
         let address = self
             .broker(name)?
             .child
             .as_ref()
-            .map(|child| child.address.clone())
-            .unwrap_or_default();
-        let endpoint: Endpoint = address
-            .parse()
-            .map_err(|error| DemoError::client("reading an admin address", error))?;
-        admin::read(&endpoint, "/v1/status", Duration::from_secs(5))
-            .await
-            .map_err(|failure| DemoError::client("reading a broker's status", failure))
+            .map(|child| child.address.clone());
+        let endpoint: Result<Endpoint, _> = address.unwrap_or_default().parse();
+        let endpoint = endpoint.map_err(|error| DemoError::client("reading an admin address", error))?;
+        let asking = async {
+            loop {
+                let status = admin::read(&endpoint, "/v1/status", PATIENCE).await;
+                let status =
+                    status.map_err(|failure| DemoError::client("reading a broker's status", failure))?;
+                if is_so(&status) {
+                    return Ok(status);
+                }
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        };
+        self.patiently(what, asking).await
     }
 
     /// Ends every process and waits until it is gone.
@@ -228,6 +259,11 @@ impl Cluster {
                 name: name.to_owned(),
             })
     }
+}
+
+/// Whether the group's active broker has published its exports.
+pub(super) fn is_served(group: &GroupView) -> bool {
+    group.active.is_some() && group.withheld.is_none() && group.exports_epoch == group.epoch
 }
 
 async fn ended(child: Option<&mut Child>) -> DemoError {

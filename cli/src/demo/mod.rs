@@ -27,12 +27,15 @@ use crate::args::DemoArgs;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::servers::stop_signal;
-use cluster::Cluster;
+use cluster::{Cluster, is_served};
 use daymark_client::Naming;
+use daymark_client::proto::GroupView;
 use schedule::Schedule;
 use serde_json::Value;
 use stream::Stream;
 
+/// The last step of a broker's way into office, by its own log.
+const LAST_STEP: &str = "active";
 /// The group of the demo's brokers.
 const GROUP: &str = "demo";
 
@@ -294,12 +297,15 @@ async fn kill_one(
     let first_ack = cluster
         .while_alive(stream.first_acknowledged_after(before.epoch))
         .await?;
-    let after = cluster.wait_for(naming, "active broker", |group| {
-        group.epoch > before.epoch && group.active.is_some()
-    });
-    let after = after.await?;
+    let is_next = |group: &GroupView| group.epoch > before.epoch && is_served(group);
+    let after = cluster.wait_for(naming, "active broker", is_next).await?;
     let active = after.active.map(|name| name.to_string()).unwrap_or_default();
-    let status = cluster.status(&active).await?;
+    let is_whole = |status: &Value| {
+        report::steps_of(status, 0)
+            .iter()
+            .any(|step| step.step == LAST_STEP)
+    };
+    let status = cluster.status_when(&active, "broker in office", is_whole).await?;
     let mut steps = report::steps_of(&status, killed_at_unix_us);
     let after_kill_ms = report::milliseconds_between(killed_at_unix_us, unix_us(first_ack));
     steps.push(Step {
@@ -324,11 +330,9 @@ async fn kill_one(
 
 /// How many messages the active broker still has.
 async fn left_in_queue(cluster: &mut Cluster, naming: &Naming) -> Result<Option<u64>, DemoError> {
-    let group = cluster
-        .wait_for(naming, "active broker", |group| group.active.is_some())
-        .await?;
+    let group = cluster.wait_for(naming, "active broker", is_served).await?;
     let active = group.active.map(|name| name.to_string()).unwrap_or_default();
-    let status = cluster.status(&active).await?;
+    let status = cluster.status_when(&active, "status", |_| true).await?;
     Ok(status.pointer("/messaging/messages").and_then(Value::as_u64))
 }
 
