@@ -509,3 +509,24 @@ fn a_stop_closes_connections_and_says_so() {
     assert_eq!(error.condition, condition::CONNECTION_FORCED);
     stopping.join().unwrap();
 }
+
+#[test]
+fn an_accept_just_before_the_close_counts() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    let sender = client.sender("q");
+    client.put(sender, durable("done"));
+    client.receiver("q", 1);
+    let done = client.receive();
+    let accepted = daymark_amqp::DeliveryState::ACCEPTED;
+    client
+        .amqp
+        .settle(done.link, done.delivery, accepted, true)
+        .unwrap();
+    client.amqp.close(None);
+    client.closed();
+    let stats = broker.until("the end of the connection", |stats| stats.connections == 0);
+    assert_eq!((stats.messages, stats.queues[0].requeued), (0, 0));
+    broker.stop();
+}

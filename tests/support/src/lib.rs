@@ -8,6 +8,7 @@ mod http;
 mod ports;
 mod process;
 mod program;
+pub mod proton;
 mod tools;
 
 pub use deadline::{eventually, eventually_some};

@@ -118,11 +118,13 @@ impl Peer {
     /// Does everything there is to do without the socket: what the peer said, and what the queues have for it.
     pub(super) fn turn(&mut self) {
         self.poll_events();
-        while !self.closing {
+        loop {
+            // What came before a close still counts.
+            let last = self.closing;
             self.exchange();
             self.perform();
             self.poll_events();
-            if self.inputs.is_empty() {
+            if last || self.inputs.is_empty() {
                 return;
             }
         }
