@@ -188,10 +188,9 @@ fn drain_is_answered_after_all_there_was() {
     client.amqp.grant_credit(link, 10, true).unwrap();
     let mut before = 0;
     loop {
-        let drained = client.wait("message or drained", |event| match event {
-            Event::Message(_) => Some(false),
-            Event::Drained { .. } => Some(true),
-            _ => None,
+        let drained = client.wait("message or drained", |event| {
+            let drained = matches!(event, Event::Drained { .. });
+            (drained || matches!(event, Event::Message(_))).then_some(drained)
         });
         if drained {
             break;
