@@ -213,7 +213,11 @@ impl Connection {
             Status::Over(why) => Some(ConnectionEvent::Disconnected { why }),
             Status::Down => None,
         };
-        Events { first, received }
+        Events {
+            first,
+            received,
+            over: false,
+        }
     }
 
     /// The epoch of the broker connected to; `None` during a failover and after the end.
@@ -247,14 +251,25 @@ impl Connection {
 pub struct Events {
     first: Option<ConnectionEvent>,
     received: broadcast::Receiver<ConnectionEvent>,
+    /// The end was told.
+    over: bool,
 }
 
 impl Events {
-    /// The next event; `None` after the connection's end. A listener that is far behind misses the oldest.
+    /// The next event; `None` after `Disconnected`. A listener that is far behind misses the oldest.
     pub async fn next(&mut self) -> Option<ConnectionEvent> {
-        if let Some(first) = self.first.take() {
-            return Some(first);
+        if self.over {
+            return None;
         }
+        let event = match self.first.take() {
+            Some(first) => Some(first),
+            None => self.receive().await,
+        };
+        self.over = matches!(event, None | Some(ConnectionEvent::Disconnected { .. }));
+        event
+    }
+
+    async fn receive(&mut self) -> Option<ConnectionEvent> {
         loop {
             match self.received.recv().await {
                 Ok(event) => return Some(event),

@@ -4,7 +4,7 @@
 //! again, messages without an answer are sent again, settlements without an answer are given again when their
 //! messages come back. It never blocks on a program: every buffer between them has a limit that programs wait at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use daymark_amqp::message::MessageView;
@@ -112,6 +112,7 @@ pub(super) async fn start(
         producers: BTreeMap::new(),
         consumers: BTreeMap::new(),
         links: BTreeMap::new(),
+        thirsty: BTreeSet::new(),
         ghosts: Ghosts::default(),
         closing: None,
     };
@@ -157,6 +158,8 @@ struct Driver {
     producers: BTreeMap<u64, Outbound>,
     consumers: BTreeMap<u64, Inbound>,
     links: BTreeMap<LinkId, Owner>,
+    /// Consumers whose credit is to be looked at.
+    thirsty: BTreeSet<u64>,
     ghosts: Ghosts,
     /// The program wants the end; who is to be told.
     closing: Option<Vec<oneshot::Sender<()>>>,
@@ -241,10 +244,23 @@ impl Driver {
             }
             let quiet = events.is_empty();
             events.into_iter().for_each(|event| self.on_event(event));
+            self.replenish();
             let sent = self.pump();
             self.wire.as_mut()?.flush();
             if quiet && sent == 0 {
                 return None;
+            }
+        }
+    }
+
+    /// Gives credit where there is room again.
+    fn replenish(&mut self) {
+        let Some(wire) = self.wire.as_mut() else {
+            return;
+        };
+        while let Some(key) = self.thirsty.pop_first() {
+            if let Some(consumer) = self.consumers.get(&key) {
+                consumer.replenish(&mut wire.engine);
             }
         }
     }
@@ -327,7 +343,8 @@ impl Driver {
         let opening = match self.links.get(&link) {
             Some(Owner::Producer(key)) => self.producers.get_mut(key).and_then(|p| p.opening.take()),
             Some(Owner::Consumer(key)) => self.consumers.get_mut(key).and_then(|consumer| {
-                consumer.attached(&mut wire.engine);
+                consumer.attached(&wire.engine);
+                self.thirsty.insert(*key);
                 consumer.opening.take()
             }),
             None => None,
@@ -366,7 +383,7 @@ impl Driver {
         if recovered {
             self.ghosts.answer(key, &|| SettleError::NotRedelivered);
         }
-        consumer.replenish(&mut wire.engine);
+        self.thirsty.insert(key);
     }
 
     /// The broker has no more for this consumer: what it has not delivered again by now, it will not.
@@ -374,10 +391,10 @@ impl Driver {
         let Some(&Owner::Consumer(key)) = self.links.get(&link) else {
             return;
         };
-        if let (Some(wire), Some(consumer)) = (self.wire.as_mut(), self.consumers.get_mut(&key)) {
+        if let Some(consumer) = self.consumers.get_mut(&key) {
             consumer.recovered();
             self.ghosts.answer(key, &|| SettleError::NotRedelivered);
-            consumer.replenish(&mut wire.engine);
+            self.thirsty.insert(key);
         }
     }
 
@@ -407,6 +424,7 @@ impl Driver {
             Some(Owner::Consumer(key)) => {
                 if let Some(consumer) = self.consumers.get_mut(key) {
                     consumer.confirmed(&mut wire.engine, delivery, state, settled);
+                    self.thirsty.insert(*key);
                 }
             }
             None => {}
@@ -543,11 +561,7 @@ impl Driver {
                 }
             }
             Command::CloseConsumer { key, reply } => self.on_close_consumer(key, reply),
-            Command::Taken { key } => {
-                if let (Some(wire), Some(consumer)) = (self.wire.as_mut(), self.consumers.get_mut(&key)) {
-                    consumer.replenish(&mut wire.engine);
-                }
-            }
+            Command::Taken { key } => drop(self.thirsty.insert(key)),
             Command::Settle {
                 key,
                 token,
@@ -679,6 +693,7 @@ impl Driver {
             return settling.answer(Err(SettleError::LinkClosed));
         };
         if let Some(wire) = self.wire.as_mut().filter(|_| token.generation == self.generation) {
+            self.thirsty.insert(key);
             return consumer.settle(&mut wire.engine, token.delivery, settling);
         }
         if settling.returns_the_message() {
@@ -690,12 +705,12 @@ impl Driver {
         };
         let address = consumer.destination.address().to_owned();
         let recovering = consumer.is_recovering();
-        for other in self.consumers.values_mut() {
+        for (other_key, other) in &mut self.consumers {
             if other.destination.address() == address
                 && let (Some(incoming), Some(wire)) = (other.take_shelved(&id), self.wire.as_mut())
             {
-                other.settle(&mut wire.engine, incoming.token.delivery, settling);
-                return other.replenish(&mut wire.engine);
+                self.thirsty.insert(*other_key);
+                return other.settle(&mut wire.engine, incoming.token.delivery, settling);
             }
         }
         if self.wire.is_some() && !recovering {

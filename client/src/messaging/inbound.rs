@@ -167,10 +167,9 @@ impl Inbound {
         }
     }
 
-    pub(super) fn attached(&mut self, engine: &mut Engine) {
+    pub(super) fn attached(&mut self, engine: &Engine) {
         let modes = self.link.and_then(|link| engine.settle_modes(link));
         self.confirms = modes.is_some_and(|(_, receiver)| receiver == RcvSettleMode::Second);
-        self.replenish(engine);
     }
 
     /// Whether what a lost connection left may still be delivered again.
@@ -178,7 +177,8 @@ impl Inbound {
         self.expected > 0
     }
 
-    /// Gives the broker credit for what there is room for. While recovering, for everything that was left and
+    /// Gives the broker credit for what there is room for; to be called when everything that came is counted.
+    /// While recovering, for everything that was left and
     /// one more, and asks the broker to say when it has no more.
     pub(super) fn replenish(&self, engine: &mut Engine) {
         let Some(link) = self.link else {
@@ -272,7 +272,6 @@ impl Inbound {
             | None => Ok(()),
         };
         settling.answer(answer);
-        self.replenish(engine);
     }
 
     /// The connection is gone. What was delivered and not taken comes again; returns the settlements that

@@ -47,6 +47,10 @@ pub(crate) type Plan = Arc<dyn Fn(Moment) -> Act + Send + Sync>;
 /// What a pair of brokers shares.
 #[derive(Default)]
 pub(crate) struct Store {
+    /// Told about every change, so that every connection of every broker hands out what is free.
+    changed: watch::Sender<u64>,
+    /// Connections so far, over all brokers.
+    holders: u64,
     messages: BTreeMap<u64, Stored>,
     next: u64,
     /// Every duplicate id that arrived, as often as it arrived.
@@ -68,9 +72,10 @@ impl Store {
     pub(crate) fn texts(&self) -> Vec<String> {
         let text = |stored: &Stored| {
             let view = MessageView::parse(&stored.payload).expect("a message");
-            match view.body().expect("a body") {
-                daymark_amqp::message::Body::Value(value) => value.as_str().unwrap_or("").to_owned(),
-                _ => String::new(),
+            if let daymark_amqp::message::Body::Value(value) = view.body().expect("a body") {
+                value.as_str().unwrap_or("").to_owned()
+            } else {
+                String::new()
             }
         };
         self.messages.values().map(text).collect()
@@ -99,7 +104,12 @@ impl Store {
             };
             self.messages.insert(self.next, stored);
             self.next += 1;
+            self.touch();
         }
+    }
+
+    fn touch(&self) {
+        self.changed.send_modify(|version| *version += 1);
     }
 
     fn release(&mut self, holder: u64) {
@@ -107,6 +117,7 @@ impl Store {
             stored.holder = None;
             stored.deliveries += 1;
         }
+        self.touch();
     }
 }
 
@@ -120,7 +131,6 @@ struct Shared {
     store: Arc<Mutex<Store>>,
     settings: Settings,
     counts: Mutex<Counts>,
-    changed: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -159,6 +169,17 @@ impl Settings {
         self
     }
 
+    /// Does with every message what `act` says; called with its number.
+    pub(crate) fn transfers(self, act: impl Fn(usize) -> Act + Send + Sync + 'static) -> Self {
+        self.plan(move |moment| {
+            if let Moment::Transfer(number) = moment {
+                act(number)
+            } else {
+                Act::Proceed
+            }
+        })
+    }
+
     /// Acts so at one moment.
     pub(crate) fn at(self, moment: Moment, act: Act) -> Self {
         self.plan(move |now| if now == moment { act } else { Act::Proceed })
@@ -181,7 +202,6 @@ impl Broker {
             store: Arc::clone(store),
             settings,
             counts: Mutex::default(),
-            changed: watch::Sender::new(0),
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self {
@@ -236,10 +256,11 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     // Dropped with this task: the connections end with the port.
     let mut peers = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
+        shared.counts().connections += 1;
         let number = {
-            let mut counts = shared.counts();
-            counts.connections += 1;
-            counts.connections
+            let mut store = shared.store();
+            store.holders += 1;
+            store.holders
         };
         let shared = Arc::clone(&shared);
         peers.spawn(async move {
@@ -262,7 +283,6 @@ struct Holding {
 impl Drop for Holding {
     fn drop(&mut self) {
         self.shared.store().release(self.number);
-        self.shared.changed.send_modify(|version| *version += 1);
     }
 }
 
@@ -296,7 +316,7 @@ impl Peer {
         if self.shared.settings.frozen {
             return std::future::pending().await;
         }
-        let mut changed = self.shared.changed.subscribe();
+        let mut changed = self.shared.store().changed.subscribe();
         let mut buffer = vec![0; 16 * 1024];
         while !self.cut && !self.engine.is_finished() {
             tokio::select! {
@@ -335,6 +355,7 @@ impl Peer {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is of no interest here")]
     fn on_event(&mut self, event: Event) {
         match event {
             Event::SaslInit(_) => {
@@ -436,7 +457,6 @@ impl Peer {
             ))
         } else {
             self.shared.store().store(message.payload);
-            self.shared.changed.send_modify(|version| *version += 1);
             Outcome::Accepted
         };
         match act {
@@ -484,7 +504,7 @@ impl Peer {
                     .expect("settled");
             }
         }
-        self.shared.changed.send_modify(|version| *version += 1);
+        self.shared.store().touch();
     }
 
     fn dispatch(&mut self) {
