@@ -109,8 +109,12 @@ impl Failover {
         if self.office().is_some_and(|mine| epoch > mine) {
             return self.on_superseded(epoch, out);
         }
+        let is_new_term = epoch > self.epoch;
         self.epoch = self.epoch.max(epoch);
         match &self.phase {
+            Phase::Promoting(promotion) if is_new_term && promotion.waits_for_lock() => {
+                self.watch(Some(peer.clone()), out); // Somebody else was faster.
+            }
             Phase::Discovering(_) if self.peers.leaving(peer).is_none() => {
                 self.watch(Some(peer.clone()), out);
             }

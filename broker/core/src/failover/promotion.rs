@@ -100,6 +100,11 @@ impl Promotion {
         }
     }
 
+    /// Whether nothing is held and nothing is under way.
+    pub(super) const fn waits_for_lock(&self) -> bool {
+        matches!(self.stage, Stage::LockPause { .. })
+    }
+
     pub(super) const fn deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::LockPause { until } | Stage::Membership { until } => Some(until),
