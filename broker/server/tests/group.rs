@@ -477,6 +477,19 @@ async fn an_outage_of_naming_does_not_end_a_term() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_term_that_naming_ended_is_followed_by_a_new_one_of_the_same_broker() {
+    let stage = Stage::with_naming().await;
+    let a = stage.primary("a").await;
+    let view = stage.active("a").await;
+    let lease = view.members[0].lease;
+    let ended = stage.naming.leave(&group(), &member("a"), lease).await;
+    ended.expect("the membership is ended behind its back");
+    assert_eq!(stage.active("a").await.epoch.0, 2);
+    assert!(a.serves_messages());
+    assert!(!a.ended.is_finished());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_an_operator_sends_wrongly_is_refused_and_explained() {
     let stage = Stage::without_naming();
     let a = stage.backup("a").await;

@@ -31,6 +31,9 @@ use naming::{Answer, Registrar};
 use office::{Done, Office, Store};
 use status::StatusBoard;
 
+/// How many other members are known at a time. A group has two to sixteen.
+const MEMBERS_MAX: usize = 64;
+
 /// An operator's wish, and where to answer it: the epoch of the new term, or why there is none.
 #[derive(Debug)]
 pub(crate) struct Promote {
@@ -329,9 +332,14 @@ impl Driver {
         events
     }
 
-    /// Remembers where the others are; an address once known stays known, because its broker may come back.
+    /// Remembers where the others are. An address once known stays known while there is room, because its
+    /// broker may come back.
     /// Returns whether anything is new that exports tell.
     fn learn_members(&mut self, members: Vec<Member>) -> bool {
+        if self.members.len() >= MEMBERS_MAX && !members.is_empty() {
+            self.members
+                .retain(|known, _| members.iter().any(|member| member.name == *known));
+        }
         let mut changed = false;
         for member in members {
             let address = Address {
@@ -369,6 +377,9 @@ impl Driver {
             messaging: heartbeat.endpoint,
             peer: Some(heartbeat.peer),
         };
+        if self.members.len() >= MEMBERS_MAX && !self.members.contains_key(&peer) {
+            return Vec::new(); // Naming's view of the group makes room, when it is read next.
+        }
         let is_new = self.learn(peer.clone(), address);
         let mut events = vec![Event::Peer(PeerEvent::Heard {
             peer: peer.clone(),

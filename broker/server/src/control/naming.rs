@@ -133,9 +133,17 @@ impl Registrar {
 
     pub(super) async fn leave(&self, lease: LeaseId) {
         let leaving = self.naming.leave(&self.group, &self.member, lease);
-        if let Err(failed) = bounded(FAREWELL, leaving).await {
-            let why = failed.into_text();
-            tracing::warn!(why, "the membership was not given up: it is when the lease ends");
+        match bounded(FAREWELL, leaving).await {
+            Ok(_)
+            | Err(Failed::Refused(
+                NamingError::MemberNotFound { .. }
+                | NamingError::LeaseEnded { .. }
+                | NamingError::GroupNotFound { .. },
+            )) => {} // It is over, which is what was wanted.
+            Err(failed) => {
+                let why = failed.into_text();
+                tracing::warn!(why, "the membership was not given up: it is when the lease ends");
+            }
         }
     }
 }
