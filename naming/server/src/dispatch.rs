@@ -12,7 +12,7 @@ use daymark_naming_proto::{
     GroupName, LeaseId, MemberName, Name, NamingError, ReadOptions, Request, Revision, Scope, Status, Write,
     WriteRequest, Written,
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::hub::{Hub, Watching};
 use crate::identity::Identity;
@@ -31,6 +31,21 @@ pub(crate) struct Answer {
     pub(crate) revision: Revision,
     /// The revision of the binding, where the document is one.
     pub(crate) binding: Option<Revision>,
+}
+
+/// A write on its way, with the room it takes.
+pub(crate) struct Begun {
+    pending: Pending,
+    _room: OwnedSemaphorePermit,
+}
+
+/// The unit in which the bytes of writes under way are counted.
+const WRITE_UNIT: usize = 1024;
+
+/// Room for as many bytes of writes.
+pub(crate) fn room_for_writes(bytes: usize) -> Arc<Semaphore> {
+    let units = bytes.div_ceil(WRITE_UNIT).min(Semaphore::MAX_PERMITS);
+    Arc::new(Semaphore::new(units))
 }
 
 /// What happened since the start.
@@ -58,11 +73,12 @@ pub(crate) struct Dispatcher {
     pub(crate) limits: Limits,
     pub(crate) counters: Counters,
     pub(crate) waiters: Semaphore,
+    pub(crate) writes: Arc<Semaphore>,
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
 impl Dispatcher {
-    /// Answers a request that has one answer.
+    /// Answers a read or a renewal.
     ///
     /// # Errors
     /// Whatever the directory answers, and `Lagging`, `TimedOut`, `LimitExceeded` or `ServiceUnavailable`.
@@ -83,10 +99,7 @@ impl Dispatcher {
             Request::Status => self.now(|root| document(root, &self.status(root))),
             Request::Renew { group, member, lease } => self.renew(&group, &member, lease),
             Request::Watch { .. } => Err(NamingError::invalid("a watch has more than one answer")),
-            Request::Write(write) => {
-                let pending = self.begin(write).await?;
-                self.finish(pending).await
-            }
+            Request::Write(_) => Err(NamingError::invalid("a write is begun, then finished")),
         }
     }
 
@@ -102,30 +115,47 @@ impl Dispatcher {
         self.state.load()
     }
 
+    /// Lookups that wait for a name now.
+    pub(crate) fn waiting_lookups(&self) -> usize {
+        self.limits
+            .waiters_max
+            .saturating_sub(self.waiters.available_permits())
+    }
+
     /// Term and leader as this node knows them.
     pub(crate) fn standing(&self) -> Standing {
         self.replica.standing()
     }
 
-    /// Puts a write into the log. Writes are committed in the order in which they were begun.
+    /// Puts a write of about `bytes` bytes into the log. Writes are committed in the order in which they were
+    /// begun.
     ///
     /// # Errors
     /// `ServiceUnavailable`: nothing was stored.
-    pub(crate) async fn begin(&self, request: WriteRequest) -> Result<Pending, NamingError> {
+    pub(crate) async fn begin(&self, request: WriteRequest, bytes: usize) -> Result<Begun, NamingError> {
         if matches!(request.write, Write::EndLease { .. }) {
             return Err(NamingError::NotSupported {
                 what: "ending a lease from outside".to_owned(),
             });
         }
-        self.replica.begin(request.op, request.write).await
+        let units = u32::try_from(bytes.div_ceil(WRITE_UNIT).max(1)).unwrap_or(u32::MAX);
+        let room = self.writes.clone().try_acquire_many_owned(units);
+        let room = room.map_err(|_| NamingError::ServiceUnavailable {
+            reason: format!(
+                "too many writes are under way: the limit is {} bytes",
+                self.limits.write_bytes_max
+            ),
+        })?;
+        let pending = self.replica.begin(request.op, request.write).await?;
+        Ok(Begun { pending, _room: room })
     }
 
     /// Waits for what became of a write.
     ///
     /// # Errors
     /// What the directory answers, `TimedOut` where the outcome is unknown, or `ServiceUnavailable`.
-    pub(crate) async fn finish(&self, pending: Pending) -> Result<Answer, NamingError> {
-        let written: Written = self.replica.finish(pending).await?;
+    pub(crate) async fn finish(&self, begun: Begun) -> Result<Answer, NamingError> {
+        let written: Written = self.replica.finish(begun.pending).await?;
         Ok(Answer {
             json: to_json(&written)?,
             revision: written.revision,

@@ -58,6 +58,9 @@ pub struct Limits {
     pub stall_timeout: Duration,
     /// How long a write may take to become durable before its outcome is unknown. Default 10 s.
     pub write_timeout: Duration,
+    /// Bytes of the writes that are under way at a time, over both doors. Default 256 MiB. One more is answered
+    /// `ServiceUnavailable`: it was not stored, and may be repeated.
+    pub write_bytes_max: usize,
     /// The longest a lookup waits for a name to be bound, whatever it asks for. Default 60 s.
     pub wait_max: Duration,
     /// Lookups that wait at a time. Default 10,000.
@@ -86,6 +89,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(600),
             stall_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(10),
+            write_bytes_max: 256 << 20,
             wait_max: Duration::from_secs(60),
             waiters_max: 10_000,
             watches_max: 100_000,

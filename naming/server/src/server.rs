@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::dispatch::{Counters, Dispatcher};
+use crate::dispatch::{Counters, Dispatcher, room_for_writes};
 use crate::door::{self, Doors};
 use crate::error::{StartError, StopReason};
 use crate::hub::{self, Hub};
@@ -70,6 +70,7 @@ impl Server {
             hub,
             identity,
             waiters: Semaphore::new(options.limits.waiters_max),
+            writes: room_for_writes(options.limits.write_bytes_max),
             limits: options.limits,
             counters: Counters::default(),
             stopping,

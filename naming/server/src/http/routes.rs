@@ -138,9 +138,11 @@ async fn ask(dispatcher: &Dispatcher, request: Request) -> Answered {
     Ok(ok(StatusCode::OK, dispatcher.ask(request).await?))
 }
 
-async fn write(dispatcher: &Dispatcher, headers: &HeaderMap, write: Write) -> Answered {
+/// A write with a body of `bytes` bytes.
+async fn write(dispatcher: &Dispatcher, headers: &HeaderMap, write: Write, bytes: usize) -> Answered {
     let op = text::op_id(headers)?.unwrap_or_else(new_op);
-    ask(dispatcher, Request::Write(WriteRequest { op, write })).await
+    let begun = dispatcher.begin(WriteRequest { op, write }, bytes).await?;
+    Ok(ok(StatusCode::OK, dispatcher.finish(begun).await?))
 }
 
 async fn lookup(State(dispatcher): Shared, uri: Uri) -> Answered {
@@ -172,27 +174,29 @@ async fn list(State(dispatcher): Shared, uri: Uri) -> Answered {
 async fn bind(State(dispatcher): Shared, uri: Uri, headers: HeaderMap, content: Body) -> Answered {
     query::<Nothing>(&uri)?;
     let name = text::name_after("/v1/names", &uri)?;
-    let (object, attributes) = body::bound(&body::read(content, &dispatcher.limits).await?)?;
+    let content = body::read(content, &dispatcher.limits).await?;
+    let (object, attributes) = body::bound(&content)?;
     let attributes = attributes.unwrap_or_default();
     let bind = Write::Bind {
         name,
         object,
         attributes,
     };
-    write(&dispatcher, &headers, bind).await
+    write(&dispatcher, &headers, bind, content.len()).await
 }
 
 async fn rebind(State(dispatcher): Shared, uri: Uri, headers: HeaderMap, content: Body) -> Answered {
     query::<Nothing>(&uri)?;
     let name = text::name_after("/v1/names", &uri)?;
-    let (object, attributes) = body::bound(&body::read(content, &dispatcher.limits).await?)?;
+    let content = body::read(content, &dispatcher.limits).await?;
+    let (object, attributes) = body::bound(&content)?;
     let rebind = Write::Rebind {
         name,
         object,
         attributes,
         expected: text::expected(&headers)?,
     };
-    write(&dispatcher, &headers, rebind).await
+    write(&dispatcher, &headers, rebind, content.len()).await
 }
 
 async fn unbind(State(dispatcher): Shared, uri: Uri, headers: HeaderMap) -> Answered {
@@ -201,7 +205,7 @@ async fn unbind(State(dispatcher): Shared, uri: Uri, headers: HeaderMap) -> Answ
         name: text::name_after("/v1/names", &uri)?,
         expected: text::expected(&headers)?,
     };
-    write(&dispatcher, &headers, unbind).await
+    write(&dispatcher, &headers, unbind, 0).await
 }
 
 async fn create_subcontext(
@@ -223,6 +227,7 @@ async fn create_subcontext(
         &dispatcher,
         &headers,
         Write::CreateSubcontext { name, attributes },
+        content.len(),
     )
     .await
 }
@@ -230,7 +235,7 @@ async fn create_subcontext(
 async fn destroy_subcontext(State(dispatcher): Shared, uri: Uri, headers: HeaderMap) -> Answered {
     query::<Nothing>(&uri)?;
     let name = text::name_after("/v1/contexts", &uri)?;
-    write(&dispatcher, &headers, Write::DestroySubcontext { name }).await
+    write(&dispatcher, &headers, Write::DestroySubcontext { name }, 0).await
 }
 
 async fn follow(State(dispatcher): Shared, uri: Uri, headers: HeaderMap) -> Answered {
@@ -316,7 +321,7 @@ async fn group_verb(
             ));
         }
     };
-    write(&dispatcher, &headers, request).await
+    write(&dispatcher, &headers, request, content.len()).await
 }
 
 async fn status(State(dispatcher): Shared) -> Answered {
@@ -343,6 +348,11 @@ async fn metrics(State(dispatcher): Shared) -> String {
         ("daymark_naming_names", "gauge", root.directory.names() as u64),
         ("daymark_naming_term", "gauge", dispatcher.standing().term),
         ("daymark_naming_watches", "gauge", dispatcher.hub.count() as u64),
+        (
+            "daymark_naming_waiting_lookups",
+            "gauge",
+            dispatcher.waiting_lookups() as u64,
+        ),
         (
             "daymark_naming_connections_total",
             "counter",

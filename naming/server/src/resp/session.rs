@@ -10,14 +10,15 @@ use daymark_naming_proto::{Name, NamingError, Request, Revision, Scope};
 
 use super::words::{Own, Verb};
 use super::{FLUSH_BYTES, Wire, info};
-use crate::dispatch::{Answer, Counters, Dispatcher};
+use crate::dispatch::{Answer, Begun, Counters, Dispatcher};
 use crate::hub::Ticket;
 use crate::identity::new_op;
 use crate::mailbox::{Event, Mailbox};
-use crate::replica::Pending;
 
 /// Writes of one connection that may be under way together.
 const PENDING_MAX: usize = 1024;
+/// One connection's writes under way take at most this part of the room for all.
+const PENDING_SHARE: usize = 8;
 
 /// The state of one connection.
 pub(super) struct Session {
@@ -27,7 +28,9 @@ pub(super) struct Session {
     json_errors: bool,
     mailbox: Arc<Mailbox>,
     watches: BTreeMap<u64, Ticket>,
-    pending: VecDeque<Pending>,
+    pending: VecDeque<Begun>,
+    /// Bytes of the writes in `pending`.
+    pending_bytes: usize,
     out: Vec<u8>,
     over: bool,
 }
@@ -48,6 +51,7 @@ impl Session {
             mailbox,
             watches: BTreeMap::new(),
             pending: VecDeque::new(),
+            pending_bytes: 0,
             out: Vec::new(),
             over: false,
         }
@@ -165,11 +169,15 @@ impl Session {
     async fn request(&mut self, arguments: &[Cow<'_, [u8]>], wire: &mut Wire) -> io::Result<()> {
         match Request::from_arguments(arguments, new_op) {
             Ok(Request::Write(write)) => {
-                if self.pending.len() >= PENDING_MAX {
+                let bytes = arguments.iter().map(|argument| argument.len()).sum();
+                if !self.may_pipeline(bytes) {
                     self.settle().await;
                 }
-                match self.dispatcher.begin(write).await {
-                    Ok(pending) => self.pending.push_back(pending),
+                match self.dispatcher.begin(write, bytes).await {
+                    Ok(pending) => {
+                        self.pending.push_back(pending);
+                        self.pending_bytes += bytes;
+                    }
                     Err(error) => {
                         self.settle().await;
                         self.error(&error);
@@ -204,8 +212,15 @@ impl Session {
         )
     }
 
+    /// Whether another write fits beside those under way: one connection does not take all the room.
+    fn may_pipeline(&self, bytes: usize) -> bool {
+        let share = self.dispatcher.limits.write_bytes_max / PENDING_SHARE;
+        self.pending.len() < PENDING_MAX && self.pending_bytes + bytes <= share
+    }
+
     /// Answers the writes under way, in order.
     async fn settle(&mut self) {
+        self.pending_bytes = 0;
         while let Some(pending) = self.pending.pop_front() {
             let answered = self.dispatcher.finish(pending).await;
             self.answer(answered);

@@ -107,13 +107,14 @@ async fn a_log_of_many_bytes_is_compacted_before_it_has_many_writes() {
     assert_eq!(naming.lookup("q").await, before);
 }
 
-/// The bound is generous: a start takes a few milliseconds and a few syncs.
+/// An election timeout lasts at least 150 ms. Where the disk or the processor is busy a start may take longer
+/// without one, so the first quick start of many decides.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_takes_no_election_timeout() {
     let mut naming = Naming::start().await;
     bind_many(&naming, 100).await;
     let mut fastest = Duration::MAX;
-    for _ in 0..5 {
+    for _ in 0..30 {
         let Naming { server, data } = naming;
         soon("stop", server.stop()).await;
         let began = Instant::now();
@@ -123,14 +124,13 @@ async fn a_restart_takes_no_election_timeout() {
             server: server.expect("a server"),
             data,
         };
-        let ready = naming.http("GET", "/readyz", "").await;
-        assert_eq!(ready.status, 200);
+        assert_eq!(naming.http("GET", "/readyz", "").await.status, 200);
         fastest = fastest.min(began.elapsed());
+        if fastest < Duration::from_millis(140) {
+            return;
+        }
     }
-    assert!(
-        fastest < Duration::from_millis(150),
-        "the fastest of five starts took {fastest:?}"
-    );
+    panic!("the fastest of thirty starts took {fastest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -114,15 +114,13 @@ async fn watches_and_waiting_lookups_are_counted() {
     .await;
     let mut waiting = naming.resp().await;
     waiting.send(&["LOOKUP", "late", "WAIT", "15000"]).await;
-    let refused = soon("the limit", async {
-        loop {
-            let reply = naming.http("GET", "/v1/names/later?wait=20ms", "").await;
-            if reply.status == 429 {
-                break reply;
-            }
-        }
+    soon("the wait", async {
+        let waits = "daymark_naming_waiting_lookups 1\n";
+        while !naming.http("GET", "/metrics", "").await.body.contains(waits) {}
     })
     .await;
+    let refused = naming.http("GET", "/v1/names/later?wait=20ms", "").await;
+    assert_eq!(refused.status, 429);
     assert_eq!(refused.problem().1["what"], "lookups that wait");
     naming.http("POST", "/v1/names/late", &queue("q")).await;
     assert!(matches!(waiting.reply().await, Some(Frame::Bulk(_))));
@@ -161,4 +159,20 @@ async fn a_silent_http_watch_gets_comments_and_outlives_the_header_timeout() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_writes_under_way_than_fit_are_refused_and_not_stored() {
+    let naming = Naming::start_with(|options| options.limits.write_bytes_max = 4 << 10).await;
+    let mut resp = naming.resp().await;
+    let big = queue(&"x".repeat(5 << 10));
+    let (code, text) = resp.error(&["BIND", "big", &big]).await;
+    assert!(
+        code == "SERVICEUNAVAILABLE" && text.contains("4096 bytes"),
+        "{code} {text}"
+    );
+    for n in 0..100 {
+        resp.json(&["BIND", &format!("n{n}"), &queue("q")]).await;
+    }
+    assert_eq!(resp.error(&["LOOKUP", "big"]).await.0, "NAMENOTFOUND");
 }

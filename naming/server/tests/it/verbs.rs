@@ -299,3 +299,27 @@ async fn a_connection_may_carry_many_http_requests() {
     assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 4);
     assert_eq!(answers.matches(r#""address":"1""#).count(), 3);
 }
+
+/// The preface and empty settings, by hand: the server answers with its own settings frame.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_2_is_spoken_on_the_same_port() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const SETTINGS: u8 = 4;
+    let naming = Naming::start().await;
+    let mut stream = tokio::net::TcpStream::connect(naming.addr())
+        .await
+        .expect("a connection");
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .expect("sent");
+    stream
+        .write_all(&[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0])
+        .await
+        .expect("sent");
+    let mut head = [0; 9];
+    crate::support::soon("a frame", stream.read_exact(&mut head))
+        .await
+        .expect("a frame");
+    assert_eq!(head[3], SETTINGS);
+}
