@@ -437,6 +437,33 @@ async fn a_frozen_broker_does_not_keep_the_client_from_the_active_one() {
 }
 
 #[tokio::test]
+async fn a_broker_that_falls_silent_is_left_after_the_failure_check_period() {
+    let store = store();
+    let settings = Settings::of(1);
+    let asleep = settings.asleep.clone();
+    let first = Broker::start(&store, settings).await;
+    let second = Broker::start(&store, Settings::of(2)).await;
+    let settings = FactorySettings {
+        client_failure_check_period_ms: 300,
+        ..FactorySettings::default()
+    };
+    let factory = factory_with(&[&first, &second], settings);
+    let connection = factory.connect().await.expect("connected");
+    let session = connection.session().await.expect("a session");
+    let (producer, _) = both(&session).await;
+    send(&producer, &["a"]).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(
+        connection.epoch(),
+        Some(Epoch(1)),
+        "an idle broker is not a silent one"
+    );
+    asleep.send_replace(true);
+    send(&producer, &["b"]).await;
+    assert_eq!(connection.epoch(), Some(Epoch(2)));
+}
+
+#[tokio::test]
 async fn a_broker_that_comes_late_is_found_while_another_address_is_silent() {
     let store = store();
     let silent = Broker::start(

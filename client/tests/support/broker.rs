@@ -151,6 +151,8 @@ pub(crate) struct Settings {
     /// Accepts connections and says nothing.
     pub(crate) frozen: bool,
     pub(crate) refuses_credentials: bool,
+    /// When it is set, the broker says and does nothing more, and keeps its connections.
+    pub(crate) asleep: watch::Sender<bool>,
 }
 
 impl Settings {
@@ -161,6 +163,7 @@ impl Settings {
             servers: vec![],
             frozen: false,
             refuses_credentials: false,
+            asleep: watch::Sender::new(false),
         }
     }
 
@@ -252,6 +255,13 @@ impl Shared {
     }
 }
 
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     // Dropped with this task: the connections end with the port.
     let mut peers = JoinSet::new();
@@ -317,6 +327,7 @@ impl Peer {
             return std::future::pending().await;
         }
         let mut changed = self.shared.store().changed.subscribe();
+        let mut asleep = self.shared.settings.asleep.subscribe();
         let mut buffer = vec![0; 16 * 1024];
         while !self.cut && !self.engine.is_finished() {
             tokio::select! {
@@ -325,6 +336,8 @@ impl Peer {
                     Ok(_) | Err(_) => return,
                 },
                 _ = changed.changed() => {}
+                _ = asleep.wait_for(|asleep| *asleep) => return std::future::pending().await,
+                () = at(self.engine.poll_timeout()) => self.engine.handle_timeout(Instant::now()),
             }
             while let Some(event) = self.engine.poll_event() {
                 if !self.cut {

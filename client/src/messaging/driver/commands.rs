@@ -1,0 +1,295 @@
+//! What programs ask of the driver.
+//!
+//! It decides nothing that a broker has to answer: it opens, closes, queues and settles, on the present connection
+//! or for the next one.
+
+use std::sync::Arc;
+
+use daymark_amqp::{CommandError, LinkId, Outcome};
+use tokio::sync::oneshot;
+
+use super::{COMMANDS_MAX, Closing, Driver, OpenReply, Owner, SessionState, keys};
+use crate::messaging::consumer::ConsumerOptions;
+use crate::messaging::destination::Destination;
+use crate::messaging::error::{OpenError, Refusal, SendError, SettleError};
+use crate::messaging::inbound::{Inbound, SettleReply, Settling, Shelf, Token};
+use crate::messaging::outbound::{Outbound, Pending};
+
+/// What programs ask of the driver. Keys are theirs.
+pub(in crate::messaging) enum Command {
+    OpenSession {
+        key: u64,
+        reply: OpenReply,
+    },
+    CloseSession {
+        key: u64,
+        reply: Option<oneshot::Sender<()>>,
+    },
+    OpenProducer {
+        key: u64,
+        session: u64,
+        destination: Destination,
+        reply: OpenReply,
+    },
+    CloseProducer {
+        key: u64,
+        reply: Option<oneshot::Sender<()>>,
+    },
+    Send {
+        key: u64,
+        pending: Pending,
+    },
+    OpenConsumer {
+        key: u64,
+        session: u64,
+        destination: Destination,
+        options: ConsumerOptions,
+        shelf: Arc<Shelf>,
+        reply: OpenReply,
+    },
+    CloseConsumer {
+        key: u64,
+        reply: Option<oneshot::Sender<()>>,
+    },
+    /// The program has taken messages: there is room for more.
+    Taken {
+        key: u64,
+    },
+    Settle {
+        key: u64,
+        token: Token,
+        duplicate_id: Option<Box<str>>,
+        outcome: Outcome,
+        reply: SettleReply,
+    },
+    Close {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+impl Driver {
+    /// Takes a command and those that are there already, so that one write carries them all.
+    pub(super) fn take(&mut self, first: Option<Command>) {
+        let Some(first) = first else {
+            // Nobody holds the connection any more.
+            return self.close(None);
+        };
+        self.on_command(first);
+        for _ in 0..COMMANDS_MAX {
+            match self.commands.try_recv() {
+                Ok(command) => self.on_command(command),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::OpenSession { key, reply } => {
+                let state = SessionState {
+                    id: None,
+                    opening: Some(reply),
+                    closing: None,
+                };
+                self.sessions.insert(key, state);
+                self.begin(key);
+            }
+            Command::CloseSession { key, reply } => self.on_close_session(key, reply),
+            Command::OpenProducer {
+                key,
+                session,
+                destination,
+                reply,
+            } => self.on_open_producer(key, session, destination, reply),
+            Command::CloseProducer { key, reply } => match self.producers.get_mut(&key) {
+                Some(producer) => producer.closing = Some(Closing(reply)),
+                None => Closing(reply).done(),
+            },
+            Command::Send { key, pending } => match self.producers.get_mut(&key) {
+                Some(producer) => producer.push(pending),
+                None => pending.refuse(SendError::LinkClosed(Refusal::new(None))),
+            },
+            Command::OpenConsumer {
+                key,
+                session,
+                destination,
+                options,
+                shelf,
+                reply,
+            } => {
+                if self.takes_links(session) {
+                    let name = self.link_name(key);
+                    let inbound = Inbound::new(session, name, destination, options, shelf, reply);
+                    self.consumers.insert(key, inbound);
+                    self.attach_consumer(key);
+                } else {
+                    let _ = reply.send(Err(OpenError::SessionClosed));
+                }
+            }
+            Command::CloseConsumer { key, reply } => self.on_close_consumer(key, reply),
+            Command::Taken { key } => drop(self.thirsty.insert(key)),
+            Command::Settle {
+                key,
+                token,
+                duplicate_id,
+                outcome,
+                reply,
+            } => self.on_settle(key, token, Settling::new(duplicate_id, outcome, reply)),
+            Command::Close { reply } => self.close(Some(reply)),
+        }
+    }
+
+    fn on_open_producer(&mut self, key: u64, session: u64, destination: Destination, reply: OpenReply) {
+        if !self.takes_links(session) {
+            let _ = reply.send(Err(OpenError::SessionClosed));
+            return;
+        }
+        let name = self.link_name(key);
+        self.producers
+            .insert(key, Outbound::new(session, name, destination, reply));
+        self.attach_producer(key);
+    }
+
+    fn takes_links(&self, session: u64) -> bool {
+        let state = self.sessions.get(&session);
+        state.is_some_and(|state| state.closing.is_none())
+    }
+
+    /// Unique per connection, and the same over its reconnections.
+    fn link_name(&self, key: u64) -> String {
+        format!("{}-{key}", self.identity.container_id)
+    }
+
+    pub(super) fn begin(&mut self, key: u64) {
+        let (Some(wire), Some(state)) = (self.wire.as_mut(), self.sessions.get_mut(&key)) else {
+            return;
+        };
+        match wire.engine.begin() {
+            Ok(id) => state.id = Some(id),
+            Err(error) => self.end_session(key, &refused(&error)),
+        }
+    }
+
+    pub(super) fn attach_producer(&mut self, key: u64) {
+        let (Some(wire), Some(producer)) = (self.wire.as_mut(), self.producers.get_mut(&key)) else {
+            return;
+        };
+        let Some(session) = self.sessions.get(&producer.session).and_then(|state| state.id) else {
+            return;
+        };
+        match wire.engine.attach_sender(session, producer.attach_options()) {
+            Ok(link) => {
+                producer.link = Some(link);
+                self.links.insert(link, Owner::Producer(key));
+            }
+            Err(error) => self.end_producer(key, &refused(&error)),
+        }
+    }
+
+    pub(super) fn attach_consumer(&mut self, key: u64) {
+        let (Some(wire), Some(consumer)) = (self.wire.as_mut(), self.consumers.get_mut(&key)) else {
+            return;
+        };
+        let Some(session) = self.sessions.get(&consumer.session).and_then(|state| state.id) else {
+            return;
+        };
+        match wire.engine.attach_receiver(session, consumer.attach_options()) {
+            Ok(link) => {
+                consumer.link = Some(link);
+                self.links.insert(link, Owner::Consumer(key));
+            }
+            Err(error) => self.end_consumer(key, &refused(&error)),
+        }
+    }
+
+    /// Closes the consumers of a session, and the session itself when its producers have their answers.
+    fn on_close_session(&mut self, key: u64, reply: Option<oneshot::Sender<()>>) {
+        let Some(state) = self.sessions.get_mut(&key) else {
+            return Closing(reply).done();
+        };
+        state.closing = Some(Closing(reply));
+        for consumer in keys(&self.consumers, |consumer| consumer.session == key) {
+            self.on_close_consumer(consumer, None);
+        }
+        for producer in self.producers.values_mut().filter(|p| p.session == key) {
+            producer.closing.get_or_insert(Closing(None));
+        }
+    }
+
+    /// Ends the sessions that are to be closed and have no producer left.
+    pub(super) fn end_done_sessions(&mut self) {
+        let producers = &self.producers;
+        let busy = |key: u64| producers.values().any(|producer| producer.session == key);
+        let closing = self.sessions.iter().filter(|(_, state)| state.closing.is_some());
+        let done: Vec<u64> = closing.map(|(key, _)| *key).filter(|key| !busy(*key)).collect();
+        for key in done {
+            let id = self.sessions.get(&key).and_then(|state| state.id);
+            if let (Some(wire), Some(id)) = (self.wire.as_mut(), id) {
+                let _ = wire.engine.end(id, None);
+            }
+            self.end_session(key, &Refusal::new(None));
+        }
+    }
+
+    /// A producer without anything left to answer ends at once.
+    pub(super) fn drop_producer(&mut self, key: u64) {
+        if let Some(producer) = self.producers.get(&key) {
+            self.detach(producer.link);
+        }
+        self.end_producer(key, &Refusal::new(None));
+    }
+
+    fn on_close_consumer(&mut self, key: u64, reply: Option<oneshot::Sender<()>>) {
+        if let Some(consumer) = self.consumers.get(&key) {
+            self.detach(consumer.link);
+        }
+        self.end_consumer(key, &Refusal::new(None));
+        Closing(reply).done();
+    }
+
+    fn detach(&mut self, link: Option<LinkId>) {
+        if let (Some(wire), Some(link)) = (self.wire.as_mut(), link) {
+            self.links.remove(&link);
+            let _ = wire.engine.detach(link, true, None);
+        }
+    }
+
+    fn on_settle(&mut self, key: u64, token: Token, mut settling: Settling) {
+        let Some(consumer) = self.consumers.get_mut(&key) else {
+            return settling.answer(Err(SettleError::LinkClosed));
+        };
+        if let Some(wire) = self.wire.as_mut().filter(|_| token.generation == self.generation) {
+            self.thirsty.insert(key);
+            return consumer.settle(&mut wire.engine, token.delivery, settling);
+        }
+        if settling.returns_the_message() {
+            // The lost connection has given it back already.
+            return settling.answer(Ok(()));
+        }
+        let Some(id) = settling.duplicate_id.clone() else {
+            return settling.answer(Err(SettleError::Redelivered));
+        };
+        let address = consumer.destination.address().to_owned();
+        let recovering = consumer.is_recovering();
+        for (other_key, other) in &mut self.consumers {
+            if other.destination.address() == address
+                && let (Some(incoming), Some(wire)) = (other.take_shelved(&id), self.wire.as_mut())
+            {
+                self.thirsty.insert(*other_key);
+                return other.settle(&mut wire.engine, incoming.token.delivery, settling);
+            }
+        }
+        if self.wire.is_some() && !recovering {
+            settling.answer(Err(SettleError::NotRedelivered));
+        }
+        self.ghosts.keep(&address, id, key, settling);
+    }
+}
+
+/// What our own engine refused, as a refusal.
+fn refused(error: &CommandError) -> Refusal {
+    Refusal {
+        condition: String::new(),
+        description: error.to_string(),
+    }
+}

@@ -1,0 +1,233 @@
+//! What the broker says, and what follows from it.
+//!
+//! It decides what a broker's answer means to whoever waits for it. It never writes to the socket.
+
+use daymark_amqp::message::MessageView;
+use daymark_amqp::{
+    AmqpError, DeliveryId, DeliveryState, Event, LinkId, Message as WireMessage, RemoteAttach, SessionId,
+    condition,
+};
+
+use super::{Driver, Owner, keys};
+use crate::messaging::error::{OpenError, ReceiveError, Refusal, SendError, SettleError};
+use crate::messaging::inbound::{Incoming, Token};
+use crate::messaging::message::duplicate_id;
+
+impl Driver {
+    pub(super) fn on_event(&mut self, event: Event) {
+        match event {
+            Event::SessionBegun { session, .. } => self.on_begun(session),
+            Event::LinkAttached { link, attach } => self.on_attached(link, &attach),
+            Event::Message(message) => self.on_message(message),
+            Event::Drained { link } => self.on_drained(link),
+            Event::Disposition {
+                link,
+                delivery,
+                context,
+                state,
+                settled,
+            } => self.on_disposition(link, delivery, context, state.as_ref(), settled),
+            Event::LinkDetached {
+                link, error, by_peer, ..
+            } => self.on_detached(link, error.as_deref(), by_peer),
+            Event::SessionEnded { session, error } => self.on_session_ended(session, error.as_deref()),
+            // A broker starts no links here; whoever does is refused.
+            Event::LinkRequested { link, .. } => self.refuse(link),
+            // Credit is looked at when there is something to send. The rest happens only before Open, or to
+            // servers.
+            Event::Credit { .. }
+            | Event::RemoteOpen(_)
+            | Event::SaslInit(_)
+            | Event::SaslResponse(_)
+            | Event::SaslChallenge(_)
+            | Event::SaslOutcome { .. }
+            | Event::Declare { .. }
+            | Event::Discharge { .. }
+            | Event::Closed(_) => {}
+        }
+    }
+
+    fn refuse(&mut self, link: LinkId) {
+        if let Some(wire) = self.wire.as_mut() {
+            let error = AmqpError::new(condition::NOT_ALLOWED, "clients take no links");
+            let _ = wire.engine.refuse_link(link, error);
+        }
+    }
+
+    fn on_begun(&mut self, session: SessionId) {
+        let begun = self.sessions.values_mut().find(|state| state.id == Some(session));
+        if let Some(reply) = begun.and_then(|state| state.opening.take()) {
+            let _ = reply.send(Ok(()));
+        }
+    }
+
+    fn on_attached(&mut self, link: LinkId, attach: &RemoteAttach) {
+        if attach.is_refused() {
+            // Its detach says why.
+            return;
+        }
+        let Some(wire) = self.wire.as_mut() else {
+            return;
+        };
+        let opening = match self.links.get(&link) {
+            Some(Owner::Producer(key)) => self.producers.get_mut(key).and_then(|p| p.opening.take()),
+            Some(Owner::Consumer(key)) => self.consumers.get_mut(key).and_then(|consumer| {
+                consumer.attached(&wire.engine);
+                self.thirsty.insert(*key);
+                consumer.opening.take()
+            }),
+            None => None,
+        };
+        if let Some(opening) = opening {
+            let _ = opening.send(Ok(()));
+        }
+    }
+
+    fn on_message(&mut self, message: WireMessage) {
+        let Some(&Owner::Consumer(key)) = self.links.get(&message.link) else {
+            return;
+        };
+        let (Some(wire), Some(consumer)) = (self.wire.as_mut(), self.consumers.get_mut(&key)) else {
+            return;
+        };
+        let recovered = consumer.count(message.settled);
+        let view = MessageView::parse(&message.payload).ok();
+        let id = view.as_ref().and_then(duplicate_id);
+        let settled_before = id.and_then(|id| self.ghosts.recognise(consumer.destination.address(), id));
+        match settled_before {
+            Some(settling) if !message.settled => {
+                consumer.settle(&mut wire.engine, message.delivery, settling);
+            }
+            Some(_) => {}
+            None => consumer.deliver(Incoming {
+                token: Token {
+                    generation: self.generation,
+                    delivery: message.delivery,
+                },
+                duplicate_id: id.map(Box::from),
+                settled: message.settled,
+                payload: message.payload,
+            }),
+        }
+        if recovered {
+            self.ghosts.answer(key, &|| SettleError::NotRedelivered);
+        }
+        self.thirsty.insert(key);
+    }
+
+    /// The broker has no more for this consumer: what it has not delivered again by now, it will not.
+    fn on_drained(&mut self, link: LinkId) {
+        let Some(&Owner::Consumer(key)) = self.links.get(&link) else {
+            return;
+        };
+        if let Some(consumer) = self.consumers.get_mut(&key) {
+            consumer.recovered();
+            self.ghosts.answer(key, &|| SettleError::NotRedelivered);
+            self.thirsty.insert(key);
+        }
+    }
+
+    fn on_disposition(
+        &mut self,
+        link: LinkId,
+        delivery: DeliveryId,
+        context: u64,
+        state: Option<&DeliveryState>,
+        settled: bool,
+    ) {
+        let is_final = settled || state.and_then(DeliveryState::outcome).is_some();
+        let Some(wire) = self.wire.as_mut().filter(|_| is_final) else {
+            return;
+        };
+        match self.links.get(&link) {
+            Some(Owner::Producer(key)) => {
+                if !settled {
+                    // The broker waits for our last word; were the link gone, nothing would be outstanding.
+                    let state = state.cloned().unwrap_or(DeliveryState::ACCEPTED);
+                    let _ = wire.engine.settle(link, delivery, state, true);
+                }
+                if let Some(producer) = self.producers.get_mut(key) {
+                    producer.settled(context, state);
+                }
+            }
+            Some(Owner::Consumer(key)) => {
+                if let Some(consumer) = self.consumers.get_mut(key) {
+                    consumer.confirmed(&mut wire.engine, delivery, state, settled);
+                    self.thirsty.insert(*key);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn on_detached(&mut self, link: LinkId, error: Option<&AmqpError>, by_peer: bool) {
+        if by_peer && let Some(wire) = self.wire.as_mut() {
+            let _ = wire.engine.detach(link, true, None);
+        }
+        let refusal = Refusal::new(error);
+        match self.links.remove(&link) {
+            Some(Owner::Producer(key)) => self.end_producer(key, &refusal),
+            Some(Owner::Consumer(key)) => self.end_consumer(key, &refusal),
+            None => {}
+        }
+    }
+
+    pub(super) fn end_producer(&mut self, key: u64, refusal: &Refusal) {
+        let Some(mut producer) = self.producers.remove(&key) else {
+            return;
+        };
+        producer.fail(&|| SendError::LinkClosed(refusal.clone()));
+        if let Some(opening) = producer.opening.take() {
+            let _ = opening.send(Err(OpenError::Refused(refusal.clone())));
+        }
+        if let Some(closing) = producer.closing.take() {
+            closing.done();
+        }
+    }
+
+    pub(super) fn end_consumer(&mut self, key: u64, refusal: &Refusal) {
+        let Some(mut consumer) = self.consumers.remove(&key) else {
+            return;
+        };
+        consumer.fail(ReceiveError::LinkClosed(refusal.clone()), &|| {
+            SettleError::OutcomeUnknown
+        });
+        self.ghosts.answer(key, &|| SettleError::OutcomeUnknown);
+        if let Some(opening) = consumer.opening.take() {
+            let _ = opening.send(Err(OpenError::Refused(refusal.clone())));
+        }
+    }
+
+    fn on_session_ended(&mut self, session: SessionId, error: Option<&AmqpError>) {
+        let ended = self.sessions.iter().find(|(_, state)| state.id == Some(session));
+        let Some(key) = ended.map(|(key, _)| *key) else {
+            return;
+        };
+        self.end_session(key, &Refusal::new(error));
+    }
+
+    pub(super) fn end_session(&mut self, key: u64, refusal: &Refusal) {
+        if let Some(state) = self.sessions.remove(&key) {
+            if let Some(reply) = state.opening {
+                let _ = reply.send(Err(OpenError::Refused(refusal.clone())));
+            }
+            if let Some(closing) = state.closing {
+                closing.done();
+            }
+        }
+        let of = |session: u64| session == key;
+        let producers: Vec<u64> = keys(&self.producers, |producer| of(producer.session));
+        let consumers: Vec<u64> = keys(&self.consumers, |consumer| of(consumer.session));
+        producers
+            .into_iter()
+            .for_each(|key| self.end_producer(key, refusal));
+        consumers
+            .into_iter()
+            .for_each(|key| self.end_consumer(key, refusal));
+        let (producers, consumers) = (&self.producers, &self.consumers);
+        self.links.retain(|_, owner| match owner {
+            Owner::Producer(key) => producers.contains_key(key),
+            Owner::Consumer(key) => consumers.contains_key(key),
+        });
+    }
+}
