@@ -1,6 +1,7 @@
 //! The queues against what is promised of them, under random events, slow stores and crashes:
 //! nothing lost, nothing doubled, order kept, credit never exceeded.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
@@ -498,8 +499,34 @@ impl World {
         self.turn();
     }
 
+    /// After all consumers have gone, a single one finds everything in the order it came, by priority: what
+    /// came back stands where it was.
+    fn check_order(&mut self) {
+        self.finish(usize::MAX);
+        (0..CONNECTIONS).for_each(|connection| self.reconnect(connection));
+        self.turn();
+        for queue in 0..QUEUES.len() {
+            self.apply(Step::Credit {
+                connection: 0,
+                queue,
+                credit: 10_000,
+                drain: false,
+            });
+        }
+        while self.take(0) > 0 {}
+        for consumer in &self.connections[0].consumers {
+            let found: Vec<_> = consumer
+                .held
+                .iter()
+                .map(|(_, number)| (Reverse(self.priorities[number] / 2), *number))
+                .collect();
+            assert!(found.is_sorted(), "out of order: {found:?}");
+        }
+    }
+
     /// Everything still in the queues is read and accepted; then each message must have been seen to.
     fn drain_and_check(mut self) {
+        self.check_order();
         for _ in 0..10_000 {
             self.finish(usize::MAX);
             for connection in 0..CONNECTIONS {

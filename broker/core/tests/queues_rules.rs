@@ -1,0 +1,214 @@
+//! Rules of the queues, one by one.
+
+use bytes::Bytes;
+use daymark_broker_core::queues::{
+    Action, Arrival, Delivery, DuplicateId, Limits, OwnerId, QueueId, QueueLimits, Queues, Recovery, Refused,
+    Settlement,
+};
+
+type Machine = Queues<u8, u64>;
+
+fn machine(limits: Limits) -> (Machine, QueueId, OwnerId) {
+    let mut queues: Machine = Recovery::new(limits).finish(1).unwrap();
+    let queue = queues.declare("q", QueueLimits::default()).unwrap();
+    store(&mut queues);
+    let owner = queues.add_owner();
+    (queues, queue, owner)
+}
+
+/// The store finishes everything at once.
+fn store(queues: &mut Machine) {
+    if let Some(positions) = queues.close_batch(|_| {}) {
+        queues.durable(positions.last);
+    }
+    queues.flush();
+}
+
+fn arrival(text: &str, durable: bool) -> Arrival {
+    Arrival {
+        payload: Bytes::copy_from_slice(text.as_bytes()),
+        durable,
+        priority: 4,
+        duplicate_id: None,
+    }
+}
+
+fn outbox(queues: &mut Machine, owner: OwnerId) -> Vec<Action<u8, u64>> {
+    let mut actions = Vec::new();
+    queues.flush();
+    queues.take_outbox(owner, &mut actions);
+    actions
+}
+
+fn deliveries(queues: &mut Machine, owner: OwnerId) -> Vec<Delivery<u8>> {
+    let delivery = |action| match action {
+        Action::Deliver(delivery) => Some(delivery),
+        Action::Accepted { .. }
+        | Action::Confirmed { .. }
+        | Action::Credit { .. }
+        | Action::Drained { .. } => None,
+    };
+    outbox(queues, owner).into_iter().filter_map(delivery).collect()
+}
+
+#[test]
+fn a_message_that_comes_back_stands_where_it_was() {
+    let (mut queues, queue, owner) = machine(Limits::default());
+    let producer = queues.attach_producer(owner, 0, Some(queue)).unwrap();
+    for text in ["a", "b", "c"] {
+        queues
+            .publish(producer, None, arrival(text, false), None)
+            .unwrap();
+    }
+    let consumer = queues.attach_consumer(owner, 1, queue, false).unwrap();
+    queues.set_credit(consumer, 2, false);
+    let out = deliveries(&mut queues, owner);
+    queues
+        .settle(consumer, out[1].message, Settlement::Released, None)
+        .unwrap();
+    queues
+        .settle(consumer, out[0].message, Settlement::Failed, None)
+        .unwrap();
+    queues.set_credit(consumer, 3, false);
+    let again = deliveries(&mut queues, owner);
+    let seen: Vec<_> = again.iter().map(|d| (&d.payload[..], d.delivery_count)).collect();
+    assert_eq!(seen, [(&b"a"[..], 1), (b"b", 0), (b"c", 0)]);
+}
+
+#[test]
+fn consumers_take_turns() {
+    let (mut queues, queue, owner) = machine(Limits::default());
+    let producer = queues.attach_producer(owner, 0, Some(queue)).unwrap();
+    for link in 1..=3 {
+        let consumer = queues.attach_consumer(owner, link, queue, false).unwrap();
+        queues.set_credit(consumer, 2, false);
+    }
+    for text in ["a", "b", "c", "d", "e", "f", "g"] {
+        queues
+            .publish(producer, None, arrival(text, false), None)
+            .unwrap();
+    }
+    let links: Vec<_> = deliveries(&mut queues, owner).iter().map(|d| d.link).collect();
+    assert_eq!(links, [1, 2, 3, 1, 2, 3]);
+}
+
+#[test]
+fn a_message_in_memory_waits_behind_one_that_is_not_yet_durable() {
+    let (mut queues, queue, owner) = machine(Limits::default());
+    let producer = queues.attach_producer(owner, 0, Some(queue)).unwrap();
+    let consumer = queues.attach_consumer(owner, 1, queue, false).unwrap();
+    queues.set_credit(consumer, 5, false);
+    queues
+        .publish(producer, None, arrival("first", true), Some(1))
+        .unwrap();
+    queues
+        .publish(producer, None, arrival("second", false), Some(2))
+        .unwrap();
+    let early = outbox(&mut queues, owner);
+    assert!(early.contains(&Action::Accepted { link: 0, delivery: 2 }));
+    assert!(!early.contains(&Action::Accepted { link: 0, delivery: 1 }));
+    assert!(!early.iter().any(|action| matches!(action, Action::Deliver(_))));
+    store(&mut queues);
+    let payloads: Vec<_> = deliveries(&mut queues, owner)
+        .into_iter()
+        .map(|d| d.payload)
+        .collect();
+    assert_eq!(payloads, [&b"first"[..], b"second"]);
+}
+
+#[test]
+fn an_owner_that_cannot_send_is_passed_over_and_loses_no_turn_for_good() {
+    let (mut queues, queue, slow) = machine(Limits::default());
+    let fast = queues.add_owner();
+    let producer = queues.attach_producer(fast, 0, Some(queue)).unwrap();
+    for (owner, link) in [(slow, 1), (fast, 2)] {
+        let consumer = queues.attach_consumer(owner, link, queue, false).unwrap();
+        queues.set_credit(consumer, 10, false);
+    }
+    queues.set_writable(slow, false);
+    for text in ["a", "b"] {
+        queues
+            .publish(producer, None, arrival(text, false), None)
+            .unwrap();
+    }
+    assert_eq!(deliveries(&mut queues, fast).len(), 2);
+    queues.set_writable(slow, true);
+    for text in ["c", "d"] {
+        queues
+            .publish(producer, None, arrival(text, false), None)
+            .unwrap();
+    }
+    assert_eq!(deliveries(&mut queues, slow).len(), 1);
+}
+
+#[test]
+fn too_many_bytes_stop_credit_and_far_too_many_are_refused() {
+    let limits = Limits {
+        max_bytes: 100,
+        producer_credit: 4,
+        ..Limits::default()
+    };
+    let (mut queues, queue, owner) = machine(limits);
+    let producer = queues.attach_producer(owner, 0, Some(queue)).unwrap();
+    assert!(outbox(&mut queues, owner).contains(&Action::Credit { link: 0, credit: 4 }));
+    let text = "x".repeat(60);
+    for _ in 0..4 {
+        queues
+            .publish(producer, None, arrival(&text, false), None)
+            .unwrap();
+    }
+    let credit = |action: &Action<u8, u64>| matches!(action, Action::Credit { .. });
+    assert!(!outbox(&mut queues, owner).iter().any(credit));
+    let refused = queues.publish(producer, None, arrival(&text, false), None);
+    assert_eq!(
+        refused,
+        Err(Refused::OutOfMemory {
+            bytes: 240,
+            limit: 100
+        })
+    );
+    let consumer = queues.attach_consumer(owner, 1, queue, false).unwrap();
+    queues.set_credit(consumer, 4, false);
+    for delivery in deliveries(&mut queues, owner) {
+        queues
+            .settle(consumer, delivery.message, Settlement::Accepted, None)
+            .unwrap();
+    }
+    assert!(outbox(&mut queues, owner).iter().any(credit));
+}
+
+#[test]
+fn a_stranger_cannot_settle_what_is_out_to_another() {
+    let (mut queues, queue, owner) = machine(Limits::default());
+    let producer = queues.attach_producer(owner, 0, Some(queue)).unwrap();
+    queues.publish(producer, None, arrival("a", false), None).unwrap();
+    let one = queues.attach_consumer(owner, 1, queue, false).unwrap();
+    let two = queues.attach_consumer(owner, 2, queue, false).unwrap();
+    queues.set_credit(one, 1, false);
+    let out = deliveries(&mut queues, owner);
+    let stolen = queues.settle(two, out[0].message, Settlement::Accepted, None);
+    assert_eq!(stolen, Err(Refused::Gone("the message")));
+    queues
+        .settle(one, out[0].message, Settlement::Accepted, None)
+        .unwrap();
+    let again = queues.settle(one, out[0].message, Settlement::Accepted, None);
+    assert_eq!(again, Err(Refused::Gone("the message")));
+}
+
+#[test]
+fn a_duplicate_of_a_message_in_memory_is_answered_at_once() {
+    let (mut queues, queue, owner) = machine(Limits::default());
+    let producer = queues.attach_producer(owner, 0, Some(queue)).unwrap();
+    for delivery in [1, 2] {
+        let message = Arrival {
+            duplicate_id: DuplicateId::new(b"same").ok(),
+            ..arrival("a", false)
+        };
+        queues.publish(producer, None, message, Some(delivery)).unwrap();
+    }
+    let actions = outbox(&mut queues, owner);
+    for delivery in [1, 2] {
+        assert!(actions.contains(&Action::Accepted { link: 0, delivery }));
+    }
+    assert_eq!(queues.message_count(), 1);
+}
