@@ -243,7 +243,8 @@ async fn open(
     let mut engine = Engine::client(config(identity, settings), Instant::now());
     let open = OpenOptions {
         hostname: Some(address.host.clone()),
-        desired_capabilities: vec![Symbol::from_static("sole-connection-for-container")],
+        // It does not ask to be the only one of its name: what is left of a lost connection must not keep
+        // the next one out.
         properties: properties(),
         ..OpenOptions::new(identity.container_id.clone())
     };

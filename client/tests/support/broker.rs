@@ -255,6 +255,10 @@ impl Shared {
     }
 }
 
+async fn fall_asleep(asleep: &mut watch::Receiver<bool>) {
+    drop(asleep.wait_for(|asleep| *asleep).await);
+}
+
 async fn at(when: Option<Instant>) {
     match when {
         Some(when) => tokio::time::sleep_until(when.into()).await,
@@ -336,7 +340,7 @@ impl Peer {
                     Ok(_) | Err(_) => return,
                 },
                 _ = changed.changed() => {}
-                _ = asleep.wait_for(|asleep| *asleep) => return std::future::pending().await,
+                () = fall_asleep(&mut asleep) => return std::future::pending().await,
                 () = at(self.engine.poll_timeout()) => self.engine.handle_timeout(Instant::now()),
             }
             while let Some(event) = self.engine.poll_event() {
