@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use daymark_broker_core::failover::Failover;
 use daymark_client::{Naming, NamingConfig};
@@ -15,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::admin;
 use crate::config::Config;
 use crate::control::status::{About, StatusBoard};
-use crate::control::{Driver, Identity, Parts, first_heartbeat};
+use crate::control::{ANSWER, Driver, Identity, Parts, first_heartbeat};
 use crate::error::{BrokerError, ConfigError};
 use crate::options::{BrokerOptions, StoreUrl};
 use crate::peers::Mesh;
@@ -118,7 +117,7 @@ impl Broker {
         let mut tasks = JoinSet::new();
         tasks.spawn(admin::serve(admin.listener, board.clone(), promotes_to));
         let driver = Driver::new(Parts {
-            naming: Naming::new(options.naming, naming_config(&config)),
+            naming: Naming::new(options.naming, naming_config()),
             me,
             config: Arc::new(config),
             store: dir,
@@ -220,9 +219,9 @@ fn about(me: &Identity, store: &StoreUrl) -> About {
 }
 
 /// The rules bound every question themselves; within that the client tries all servers.
-fn naming_config(config: &Config) -> NamingConfig {
+fn naming_config() -> NamingConfig {
     NamingConfig {
-        total_timeout: config.failover.lease.max(Duration::from_secs(1)),
+        total_timeout: ANSWER,
         ..NamingConfig::default()
     }
 }

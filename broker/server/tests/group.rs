@@ -115,10 +115,10 @@ impl Stage {
     /// The ports in the exported factory, in order.
     async fn factory_ports(&self) -> Vec<u16> {
         let binding = self.naming.lookup(&factory_name()).await.expect("the factory");
-        match binding.object {
-            Object::ConnectionFactory(factory) => factory.brokers.iter().map(|broker| broker.port).collect(),
-            other => panic!("{other:?} is no factory"),
-        }
+        let Object::ConnectionFactory(factory) = binding.object else {
+            panic!("{:?} is no factory", binding.object);
+        };
+        factory.brokers.iter().map(|broker| broker.port).collect()
     }
 }
 

@@ -10,7 +10,7 @@ mod timeline;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use daymark_broker_core::failover::{
     Action, Ending, Event, Failover, NamingEvent, Note, PeerEvent, ProbeAnswer, StepEvent,
@@ -33,6 +33,9 @@ use status::StatusBoard;
 
 /// How many other members are known at a time. A group has two to sixteen.
 const MEMBERS_MAX: usize = 64;
+
+/// How long a join or a renewal may take, unless the lease is shorter.
+pub(crate) const ANSWER: Duration = Duration::from_secs(3);
 
 /// An operator's wish, and where to answer it: the epoch of the new term, or why there is none.
 #[derive(Debug)]
@@ -141,7 +144,7 @@ impl Driver {
             naming: parts.naming,
             group: parts.me.group.clone(),
             member: parts.me.member.clone(),
-            patience: settings.lease,
+            patience: settings.lease.min(ANSWER),
             claim_timeout: settings.claim_timeout,
         };
         let store = Store {
