@@ -58,9 +58,7 @@ fn a_killed_active_is_followed_without_waiting_for_its_lease() {
     let mut pair = Pair::new(LONG_LEASE);
     let killed = Instant::now();
     pair.one.process.kill_9();
-    let group = pair.stage.group_when("two is active", |group| {
-        group["active"] == "two" && group["withheld"].is_null() && group["exports_epoch"] == 2
-    });
+    let group = pair.stage.group_served_by("two", 2);
     assert!(
         killed.elapsed() < Duration::from_secs(10),
         "the lease lasts an hour, this took {:?}",
@@ -81,14 +79,10 @@ fn messages_survive_the_death_of_both_brokers() {
         connection.close().await;
     });
     pair.one.process.kill_9();
-    pair.stage.group_when("two is active", |group| {
-        group["active"] == "two" && group["exports_epoch"] == 2
-    });
+    pair.stage.group_served_by("two", 2);
     pair.two.process.kill_9();
     pair.one.restart(&pair.stage);
-    pair.stage.group_when("one is active again", |group| {
-        group["active"] == "one" && group["exports_epoch"] == 3
-    });
+    pair.stage.group_served_by("one", 3);
     wait(async {
         let connection = connect(&pair.stage).await;
         assert_eq!(receive_all(&connection, 3).await, ["a", "b", "c"]);
@@ -163,8 +157,7 @@ fn a_frozen_active_can_neither_store_nor_acknowledge_nor_change_a_name_after_a_f
 fn a_superseded_broker_started_again_is_the_standby() {
     let mut pair = Pair::new("");
     pair.one.process.kill_9();
-    pair.stage
-        .group_when("two is active", |group| group["active"] == "two");
+    pair.stage.group_served_by("two", 2);
     pair.one.restart(&pair.stage);
     let group = pair.stage.group_when("one is back", |group| {
         group["members"].as_array().map(Vec::len) == Some(2)

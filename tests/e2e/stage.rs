@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use daymark_client::{Naming, NamingConfig};
-use daymark_test_support::{Broker, Process, Program, Ran, eventually_some, free_port};
+use daymark_test_support::{Broker, Process, Program, Ran, eventually, eventually_some, free_port, http_get};
 use serde_json::Value;
 
 /// How long anything may take that should take milliseconds: the machine may be busy.
@@ -65,6 +65,14 @@ impl Stage {
         }
     }
 
+    /// Waits until group `orders` has this active member, with its exports published under this epoch.
+    #[track_caller]
+    pub(crate) fn group_served_by(&self, name: &str, epoch: u64) -> Value {
+        self.group_when(&format!("{name} serves under epoch {epoch}"), |group| {
+            group["active"] == name && group["exports_epoch"] == epoch && group["withheld"].is_null()
+        })
+    }
+
     /// Waits until group `orders` is as it should be, and returns it.
     #[track_caller]
     pub(crate) fn group_when(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
@@ -96,10 +104,10 @@ impl Pair {
         let stage = Stage::new();
         let file = (!config.is_empty()).then(|| stage.program.file("broker.toml", config));
         let one = start(&stage, "one", "primary", file.clone());
-        stage.group_when("one is active", |group| group["active"] == "one");
+        stage.group_served_by("one", 1);
         let two = start(&stage, "two", "backup", file);
-        stage.group_when("two is a member", |group| {
-            group["members"].as_array().map(Vec::len) == Some(2)
+        eventually(SOON, "two watches one", || {
+            http_get(&two.admin, "/v1/status").is_some_and(|answer| answer.body["watching"] == "one")
         });
         Self { stage, one, two }
     }
