@@ -529,3 +529,84 @@ fn an_accept_just_before_the_close_counts() {
     assert_eq!((stats.messages, stats.queues[0].requeued), (0, 0));
     broker.stop();
 }
+
+#[test]
+fn a_slow_store_slows_producers_and_loses_nothing() {
+    let dir = tempdir().unwrap();
+    let config = MessagingConfig {
+        max_pending_bytes: 2_000,
+        ..one_queue()
+    };
+    let broker = Broker::start_with(dir.path(), config);
+    let mut clients: Vec<_> = (0..3).map(|_| Client::connect(broker.addr)).collect();
+    let links: Vec<_> = clients.iter_mut().map(|client| client.sender("q")).collect();
+    let body = "x".repeat(500);
+    let mut sent = Vec::new();
+    for _ in 0..100 {
+        for (client, link) in clients.iter_mut().zip(&links) {
+            sent.push(client.send(*link, durable(&body)));
+        }
+    }
+    for (number, delivery) in sent.into_iter().enumerate() {
+        let at = number % links.len();
+        assert_eq!(clients[at].outcome(links[at], delivery), Outcome::Accepted);
+    }
+    assert_eq!(broker.stats().messages, 300);
+    broker.stop();
+}
+
+#[test]
+fn a_consumer_that_settles_nothing_is_cut_off_and_goes_on_when_it_settles() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    let sender = client.sender("q");
+    for _ in 1..10_500 {
+        client.send(sender, fleeting("x"));
+    }
+    client.put(sender, fleeting("x"));
+    assert_eq!(broker.stats().messages, 10_500);
+    let mut idle = Client::connect(broker.addr);
+    idle.receiver("q", 20_000);
+    let held: Vec<_> = (0..10_000).map(|_| idle.receive()).collect();
+    assert!(!idle.sees(|event| matches!(event, Event::Message(_)).then_some(())));
+    assert_eq!(broker.stats().queues[0].unsettled, 10_000);
+    for message in &held {
+        let accepted = daymark_amqp::DeliveryState::ACCEPTED;
+        idle.amqp
+            .settle(message.link, message.delivery, accepted, true)
+            .unwrap();
+    }
+    for _ in 0..500 {
+        idle.receive();
+    }
+    broker.stop();
+}
+
+#[test]
+fn a_consumer_that_does_not_read_holds_back_only_what_its_buffers_take() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut deaf = Client::connect(broker.addr);
+    deaf.receiver("q", 1_000);
+    let mut client = Client::connect(broker.addr);
+    let sender = client.sender("q");
+    let body = "x".repeat(200_000);
+    let total = 150;
+    for _ in 0..total {
+        client.put(sender, fleeting(&body));
+    }
+    // Twice what the outbox and the output may hold, and room for the sockets' own buffers.
+    let stats = broker.stats();
+    assert!(stats.queues[0].unsettled < 80, "{stats:?}");
+    client.receiver("q", 1_000);
+    for _ in stats.queues[0].unsettled..total {
+        let message = client.receive();
+        client.settle(&message, Outcome::Accepted);
+    }
+    deaf.vanish();
+    for _ in 0..stats.queues[0].unsettled {
+        client.receive();
+    }
+    broker.stop();
+}

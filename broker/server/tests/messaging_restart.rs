@@ -94,6 +94,27 @@ fn a_failed_delivery_still_counts_after_a_restart() {
 }
 
 #[test]
+fn a_message_that_was_out_at_a_crash_counts_as_delivered() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    let sender = client.sender("q");
+    client.put(sender, durable("out"));
+    client.receiver("q", 1);
+    assert_eq!(delivery_count(&client.receive()), 0);
+    client.put(sender, durable("waiting"));
+    broker.crash();
+
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    client.receiver("q", 2);
+    let (out, waiting) = (client.receive(), client.receive());
+    assert_eq!((text(&out), delivery_count(&out)), ("out".into(), 1));
+    assert_eq!((text(&waiting), delivery_count(&waiting)), ("waiting".into(), 0));
+    broker.stop();
+}
+
+#[test]
 fn a_message_resent_after_a_crash_is_stored_once_even_if_it_was_consumed() {
     let dir = tempdir().unwrap();
     let broker = Broker::start(dir.path());

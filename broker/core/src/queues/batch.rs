@@ -38,6 +38,9 @@ pub(super) struct Batches<L, D> {
     settled: Vec<u64>,
     /// Failed deliveries to be recorded with this batch.
     attempts: Vec<(u64, u32)>,
+    /// Deliveries that count as failed if the broker ends before they are settled. They make no batch of
+    /// their own: they go with the next one, so that they cost no sync.
+    begun: Vec<(u64, u32)>,
     waiters: Vec<Waiter<L, D>>,
     bytes: u64,
     in_flight: VecDeque<InFlight<L, D>>,
@@ -45,6 +48,9 @@ pub(super) struct Batches<L, D> {
     pending_bytes: u64,
     spare: Vec<Vec<Waiter<L, D>>>,
 }
+
+/// Deliveries noted before they make a batch of their own after all.
+const BEGUN_MAX: usize = 10_000;
 
 /// Emptied waiter lists kept for the next batches.
 const SPARE_LISTS: usize = 64;
@@ -57,6 +63,7 @@ impl<L: Copy, D: Copy> Batches<L, D> {
             records: Vec::new(),
             settled: Vec::new(),
             attempts: Vec::new(),
+            begun: Vec::new(),
             waiters: Vec::new(),
             bytes: 0,
             in_flight: VecDeque::new(),
@@ -93,6 +100,15 @@ impl<L: Copy, D: Copy> Batches<L, D> {
         self.bytes += 12;
     }
 
+    /// Notes that the delivery of a message began; `count` is what it will count if it fails.
+    pub(super) fn begin(&mut self, id: u64, count: u32) {
+        self.begun.push((id, count));
+        if self.begun.len() >= BEGUN_MAX {
+            self.bytes += 12 * self.begun.len() as u64;
+            self.attempts.append(&mut self.begun);
+        }
+    }
+
     /// Tells `waiter` once the open batch is durable.
     pub(super) fn wait(&mut self, waiter: Waiter<L, D>) {
         self.waiters.push(waiter);
@@ -123,6 +139,8 @@ impl<L: Copy, D: Copy> Batches<L, D> {
             let ids = std::mem::take(&mut self.settled);
             self.records.push(Record::Settled { ids });
         }
+        self.bytes += 12 * self.begun.len() as u64;
+        self.attempts.append(&mut self.begun);
         if !self.attempts.is_empty() {
             let counts = std::mem::take(&mut self.attempts);
             self.records.push(Record::Attempts { counts });
@@ -133,15 +151,6 @@ impl<L: Copy, D: Copy> Batches<L, D> {
             last: self.next_position() - 1,
         };
         self.first = self.next_position();
-        if let Some(Record::Settled { ids }) = self
-            .records
-            .iter_mut()
-            .rev()
-            .find(|record| matches!(record, Record::Settled { .. }))
-        {
-            self.settled = std::mem::take(ids);
-            self.settled.clear();
-        }
         self.records.clear();
         let fresh = self.spare.pop().unwrap_or_default();
         self.in_flight.push_back(InFlight {

@@ -4,6 +4,7 @@
 //! no record before the given position is needed.
 
 use super::Queues;
+use super::arena::NONE;
 use super::batch::RECORD_OVERHEAD;
 use super::record::Record;
 use super::types::QueueId;
@@ -89,7 +90,8 @@ impl<L: Copy, D: Copy> Queues<L, D> {
                 id: message.id,
                 queue: message.queue,
                 priority: message.priority,
-                delivery_count: message.delivery_count,
+                // One that is out counts as failed if this broker ends before it is settled.
+                delivery_count: message.delivery_count + u32::from(message.consumer != NONE),
                 // The duplicate window has records of its own.
                 duplicate_id: None,
                 payload: message.payload.clone(),

@@ -73,6 +73,10 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             return;
         };
         message.pending = false;
+        if message.record != 0 {
+            self.batches
+                .begin(message.id, message.delivery_count.saturating_add(1));
+        }
         consumer.put_in_box(owner.taken);
         owner.deliveries += 1;
         owner.bytes += message.payload.len();

@@ -8,6 +8,8 @@
 //! Invariants:
 //! - a durable message is acknowledged, and shown to a consumer, only after its record is durable;
 //! - a settlement is confirmed only after its record is durable, if the message has one;
+//! - a message that was out when the broker ended is counted as delivered once more after recovery, if any
+//!   batch was stored since it was sent;
 //! - within a queue and priority, messages leave in the order they came, and one that comes back takes its
 //!   old place;
 //! - a consumer never gets more than its credit, and a full queue stops the credit of its producers.
