@@ -4,6 +4,14 @@
 //! decides who may be active; whoever calls [`Messaging::recover`] already holds the store and its epoch.
 //! Invariant: nothing is acknowledged to anyone unless the journal said it is durable, and nothing at all
 //! is acknowledged after the journal failed.
+//!
+//! Who may enter: clients without SASL, with SASL ANONYMOUS, and with SASL PLAIN under any user and password.
+//! There are no rights yet, so the port belongs on a network where everyone is trusted.
+//!
+//! Not there yet, and refused by name with `amqp:not-implemented`: topics and subscriptions, selectors,
+//! browsing, temporary nodes, transactions. A rejected message is dropped and counted, as there is no
+//! dead-letter queue; time to live and the annotations of a `modified` outcome are not acted on; a message
+//! that is "undeliverable here" may come to the same link again.
 
 mod arrival;
 mod attach;
