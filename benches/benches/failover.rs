@@ -13,7 +13,7 @@ use daymark_cli::demo::{FIRST_ACKNOWLEDGED, Launch, Plan, Progress, Report, STEP
 /// With this first argument the process is `daymark` itself: the demo starts it again as its servers.
 const AS_DAYMARK: &str = "as-daymark";
 const KILLS: u32 = 20;
-const MESSAGES: u64 = 100_000;
+const MESSAGES: u64 = 42_000;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);

@@ -67,12 +67,10 @@ fn read_answer(url: &str, answer: Answer) -> Result<Value, Failure> {
     }
 }
 
-/// A problem document (RFC 9457): its detail is the sentence.
+/// A problem document (RFC 9457) with its code: its detail is the sentence.
 fn refused(url: &str, problem: &Value) -> Failure {
     let text = |key| problem.get(key).and_then(Value::as_str);
-    let sentence = text("detail")
-        .or_else(|| text("title"))
-        .unwrap_or("refused without a reason");
-    let code = text("code").map(|code| format!(" ({code})")).unwrap_or_default();
-    Failure::new("Refused", format!("{url}: {sentence}{code}"))
+    let sentence = text("detail").or_else(|| text("title"));
+    let code = text("code").unwrap_or("Refused").to_owned();
+    Failure::new(code, format!("{url}: {}", sentence.unwrap_or("no reason given")))
 }

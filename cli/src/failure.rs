@@ -2,6 +2,7 @@
 //!
 //! Every failure of the program becomes a `Failure` before it is shown; nothing prints errors by itself.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::io::Write;
 
@@ -26,7 +27,7 @@ pub(crate) mod exit {
 /// A command that did not do what it was asked.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    code: &'static str,
+    code: Cow<'static, str>,
     message: String,
     hint: Option<String>,
     exit: u8,
@@ -36,9 +37,9 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// A failure with exit code 1.
-    pub(crate) fn new(code: &'static str, message: impl Display) -> Self {
+    pub(crate) fn new(code: impl Into<Cow<'static, str>>, message: impl Display) -> Self {
         Self {
-            code,
+            code: code.into(),
             message: message.to_string(),
             hint: None,
             exit: exit::FAILED,
@@ -55,6 +56,11 @@ impl Failure {
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Whether this is its code.
+    pub(crate) fn is(&self, code: &str) -> bool {
+        self.code == code
     }
 
     /// The same with this exit code.
@@ -86,7 +92,7 @@ impl Failure {
 
     fn document(&self) -> Document<'_> {
         Document {
-            error: self.code,
+            error: &self.code,
             message: &self.message,
             hint: self.hint.as_deref(),
             exit: self.exit,
@@ -98,7 +104,7 @@ impl Failure {
 /// A failure for programs.
 #[derive(serde::Serialize)]
 struct Document<'a> {
-    error: &'static str,
+    error: &'a str,
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<&'a str>,
@@ -148,7 +154,7 @@ impl From<LookupError> for Failure {
 impl From<NamingError> for Failure {
     fn from(error: NamingError) -> Self {
         Self {
-            code: error.code(),
+            code: error.code().into(),
             message: error.to_string(),
             hint: naming_hint(&error),
             exit: naming_exit(&error),

@@ -37,16 +37,8 @@ fn an_unknown_config_key_is_named() {
         .display()
         .to_string();
     let listen = format!("127.0.0.1:{}", free_port());
-    let store = format!("journal:{}", stage.program.path("store").display());
-    let broker = [
-        "broker", "--name", "one", "--role", "primary", "--group", "orders", "--config", &config,
-    ];
-    let rest = ["--listen", &listen, "--store", &store, "--naming", &stage.address];
-    refused(
-        &stage.program.run(&[&broker[..], &rest].concat()),
-        2,
-        &["stray_key", "broker.toml"],
-    );
+    let ran = run_broker(&stage, "store", &["--config", &config, "--listen", &listen]);
+    refused(&ran, 2, &["error: InvalidConfig: ", "stray_key", "broker.toml"]);
 }
 
 #[test]
@@ -150,6 +142,61 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
+fn an_admin_port_in_use_is_named() {
+    let stage = Stage::new();
+    let broker = [
+        "--listen",
+        &format!("127.0.0.1:{}", free_port()),
+        "--admin",
+        &stage.address,
+    ];
+    refused(
+        &run_broker(&stage, "store", &broker),
+        6,
+        &["error: CannotListen: ", &stage.address],
+    );
+}
+
+#[test]
+fn a_messaging_port_in_use_ends_the_promotion_and_releases_everything() {
+    let stage = Stage::new();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    let ran = run_broker(&stage, "store", &["--listen", &address]);
+    refused(&ran, 10, &["error: PromotionFailed: ", "open-port", &address]);
+    let group = stage.json(&["groups", "orders"]);
+    assert_eq!(
+        (&group["active"], &group["exports"]),
+        (&serde_json::Value::Null, &serde_json::json!([]))
+    );
+}
+
+#[test]
+fn a_store_that_cannot_be_one_is_named() {
+    let stage = Stage::new();
+    stage.program.file("file", "");
+    let listen = ["--listen", &format!("127.0.0.1:{}", free_port())];
+    refused(&run_broker(&stage, "file/store", &listen), 2, &["file/store"]);
+    let listen = ["--listen", &format!("127.0.0.1:{}", free_port())];
+    refused(
+        &run_broker(&stage, "", &listen),
+        2,
+        &["error: InvalidStore: --store", "journal:DIR"],
+    );
+}
+
+/// Runs a broker that cannot run to its end.
+#[track_caller]
+fn run_broker(stage: &Stage, store: &str, rest: &[&str]) -> Ran {
+    let store = format!("journal:{store}");
+    let broker = [
+        "broker", "--name", "one", "--role", "primary", "--group", "orders",
+    ];
+    let shared = ["--store", &store, "--naming", &stage.address];
+    stage.program.run(&[&broker[..], &shared, rest].concat())
+}
+
+#[test]
 fn a_data_directory_is_held_by_one_process_which_is_named() {
     let stage = Stage::new();
     let data = stage.program.path("naming").display().to_string();
@@ -212,7 +259,8 @@ fn a_provider_list_nobody_answers_is_told_server_by_server() {
 fn a_standby_cannot_take_a_locked_store_and_says_who_holds_it() {
     let mut pair = Pair::new("");
     let ran = pair.stage.ask(&["promote", "orders", "two"]);
-    refused(&ran, 1, &[&pair.one.process.id().to_string()]);
+    let holder = format!("locked by one (pid {}", pair.one.process.id());
+    refused(&ran, 1, &["error: PromotionRefused: ", &holder, "--force"]);
     assert!(pair.one.process.is_running() && pair.two.process.is_running());
     pair.stage
         .group_when("one is still active", |group| group["active"] == "one");

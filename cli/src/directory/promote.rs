@@ -12,6 +12,9 @@ use crate::failure::{Failure, exit};
 use crate::output::Output;
 use crate::provider;
 
+/// The code of a broker that will not be promoted now.
+const REFUSED: &str = "PromotionRefused";
+
 /// `daymark promote GROUP MEMBER [--force]`.
 ///
 /// # Errors
@@ -22,7 +25,14 @@ pub(crate) async fn promote(args: PromoteArgs) -> Result<(), Failure> {
     let endpoint = admin_endpoint(&group, &args)?;
     let body = json!({ "force": args.force });
     let timeout = args.asking.timeout;
-    let answer = admin::post(&endpoint, "/v1/promote", body, timeout).await?;
+    let answer = admin::post(&endpoint, "/v1/promote", body, timeout).await;
+    let answer = answer.map_err(|failure| {
+        if failure.is(REFUSED) && !args.force {
+            failure.hint("if you know that whoever holds the store is frozen or gone, --force takes it over")
+        } else {
+            failure
+        }
+    })?;
     Output::new(args.asking.json).show(&answer, |answer| {
         let epoch = answer.get("epoch").and_then(Value::as_u64);
         let epoch = epoch.map(|epoch| format!(", epoch {epoch}")).unwrap_or_default();
