@@ -1,10 +1,10 @@
 //! Building the queues again from the records in the store.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::Queues;
 use super::arena::NONE;
@@ -17,13 +17,54 @@ use super::types::{Limits, QueueId, QueueLimits};
 /// Queue numbers are dense and start at 0; one this high was not written by us.
 const MAX_QUEUE_NUMBER: u32 = 1 << 20;
 
+/// Spreads message numbers, which we gave out ourselves one after the other.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The golden ratio of 2^64 spreads neighbours over the high bits; the table wants them low as well.
+        self.0 = (self.0 ^ number)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .rotate_left(29);
+    }
+}
+
+/// Small payloads share blocks of memory, as they do when they come from a socket.
+#[derive(Debug, Default)]
+struct Copies(BytesMut);
+
+impl Copies {
+    const BLOCK: usize = 64 << 10;
+
+    fn copy(&mut self, payload: &[u8]) -> Bytes {
+        if payload.len() > Self::BLOCK / 8 {
+            return Bytes::copy_from_slice(payload);
+        }
+        if self.0.capacity() < payload.len() {
+            self.0 = BytesMut::with_capacity(Self::BLOCK);
+        }
+        self.0.extend_from_slice(payload);
+        self.0.split().freeze()
+    }
+}
+
 /// Queues that are being read back. Show it every record in order, then [`finish`](Self::finish).
 #[derive(Debug)]
 pub struct Recovery<L, D> {
     queues: Queues<L, D>,
     /// Where the message of each id is.
-    places: HashMap<u64, u32, BuildHasherDefault<DefaultHasher>>,
+    places: HashMap<u64, u32, BuildHasherDefault<IdHasher>>,
     highest_id: u64,
+    copies: Copies,
 }
 
 impl<L: Copy, D: Copy> Recovery<L, D> {
@@ -34,6 +75,7 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
             queues: Queues::empty(limits, 1),
             places: HashMap::default(),
             highest_id: 0,
+            copies: Copies::default(),
         }
     }
 
@@ -55,7 +97,7 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
                 self.duplicate(queue, duplicate_id, position)?;
                 self.forget(id);
                 let message = Message {
-                    payload: Bytes::copy_from_slice(payload),
+                    payload: self.copies.copy(payload),
                     id,
                     record: position,
                     queue,
