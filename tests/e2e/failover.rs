@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use daymark_client::proto::{Epoch, FactorySettings, NamingError};
-use daymark_client::{Connection, ConnectionFactory, Destination, LookupError, Message, Producer};
+use daymark_client::{
+    Connection, ConnectionFactory, Destination, DuplicateId, LookupError, Message, Producer,
+};
 use daymark_test_support::http_get;
 
 use crate::stage::{Pair, SOON, Stage, wait};
@@ -86,6 +88,33 @@ fn messages_survive_the_death_of_both_brokers() {
     wait(async {
         let connection = connect(&pair.stage).await;
         assert_eq!(receive_all(&connection, 3).await, ["a", "b", "c"]);
+    });
+}
+
+#[test]
+fn a_message_sent_again_to_the_next_active_is_stored_once() {
+    let mut pair = Pair::new("");
+    let message = || Message::text("once").with_duplicate_id(DuplicateId(0xfeed));
+    wait(async {
+        let connection = connect(&pair.stage).await;
+        producer(&connection)
+            .await
+            .send(message())
+            .await
+            .expect("an acknowledgement");
+        connection.close().await;
+    });
+    pair.one.process.kill_9();
+    pair.stage.group_served_by("two", 2);
+    wait(async {
+        // A connection of its own: no client remembers anything, the broker's store does.
+        let connection = connect(&pair.stage).await;
+        producer(&connection)
+            .await
+            .send(message())
+            .await
+            .expect("an acknowledgement");
+        assert_eq!(receive_all(&connection, 1).await, ["once"]);
     });
 }
 

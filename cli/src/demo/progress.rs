@@ -29,7 +29,7 @@ impl Progress {
             return Self(Shown::Lines { messages, next });
         }
         let bar = ProgressBar::new(messages);
-        let template = "{spinner} {bar:30} {pos}/{len} acknowledged, {per_sec}  {msg}";
+        let template = "{spinner} {bar:30} {pos}/{len} acknowledged, {elapsed}  {msg}";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }

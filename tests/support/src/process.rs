@@ -27,7 +27,8 @@ pub struct Process {
 const LOG_BYTES_MAX: usize = 1 << 20;
 
 impl Process {
-    /// Starts `exe arguments...` in `directory` with these environment variables.
+    /// Starts `exe arguments...` in `directory`, which also takes its temporary files, with these environment
+    /// variables.
     ///
     /// # Panics
     /// When the system cannot start it.
@@ -37,6 +38,7 @@ impl Process {
             .args(arguments)
             .env_remove("DAYMARK_PROVIDER_URL")
             .env_remove("DAYMARK_LOG")
+            .env("TMPDIR", directory)
             .envs(environment.iter().copied())
             .current_dir(directory)
             .stdin(Stdio::piped())
