@@ -165,13 +165,16 @@ struct RawJournal {
 
 impl Default for RawJournal {
     fn default() -> Self {
-        let options = daymark_journal::Options::default();
         Self {
-            segment_bytes: options.segment_bytes,
-            preallocate: options.preallocate,
+            segment_bytes: SEGMENT_BYTES,
+            preallocate: daymark_journal::Options::default().preallocate,
         }
     }
 }
+
+/// Segments smaller than the journal's own default: a store gives its settled messages back segment by
+/// segment, and what it has not given back is read again in a failover.
+const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// Ten years: longer waits cannot be meant, and sums of them stay within what a clock can hold.
 const LONGEST_MS: u64 = 10 * 365 * 24 * 3_600_000;

@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Bytes recorded again in one step of a compaction.
 const STEP_BYTES: u64 = 1 << 20;
 /// What the store may hold beyond twice the bytes it needs.
-const SLACK_BYTES: u64 = 64 << 20;
+const SLACK_BYTES: u64 = 16 << 20;
 
 /// Reads the store back, declares the configured queues, and makes that durable.
 pub(super) fn recover(
