@@ -7,6 +7,7 @@
 //! Invariants: what was acknowledged is durable on a majority; a failing disk ends writes, never lookups;
 //! every wait, buffer and count has a bound.
 
+mod descriptors;
 mod dispatch;
 mod door;
 mod error;

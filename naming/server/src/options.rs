@@ -41,9 +41,11 @@ impl NamingOptions {
 /// What one peer, and all peers together, may take. Every limit has an error of its own when it is hit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at a time, over both doors. Default 20,000. One more is told so and closed.
+    /// Connections at a time, over both doors. Default 20,000. One more is told so and closed. The server raises
+    /// the process's limit of open files for them, and permits fewer where the hard limit is lower.
     pub connections_max: usize,
-    /// Bytes of one request: an HTTP body, or a RESP command. Default 1 MiB.
+    /// Bytes of an HTTP body, or of one argument of a RESP command; a command may have twice as many in all.
+    /// Default 1 MiB.
     pub request_bytes_max: usize,
     /// Bytes of the head of one HTTP request. Default 32 KiB, at least 8 KiB.
     pub head_bytes_max: usize,
@@ -56,7 +58,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// How long a peer may refuse to read what it asked for. Default 30 s.
     pub stall_timeout: Duration,
-    /// How long a write may take to become durable before its outcome is unknown. Default 10 s.
+    /// How long a write may take to become durable before its outcome is unknown, and how long a strong read
+    /// may take. Default 10 s.
     pub write_timeout: Duration,
     /// Bytes of the writes that are under way at a time, over both doors. Default 256 MiB. One more is answered
     /// `ServiceUnavailable`: it was not stored, and may be repeated.

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::descriptors::room_for_connections;
 use crate::dispatch::{Counters, Dispatcher, room_for_writes};
 use crate::door::{self, Doors};
 use crate::error::{StartError, StopReason};
@@ -22,7 +23,8 @@ use crate::replica::{self, Replica, Started};
 
 /// Connections the system may hold ready for us.
 const BACKLOG: i32 = 1024;
-/// How often a failing accept is tried again before the listener counts as broken.
+/// How often a failing accept is tried again, while there is no connection whose end could help, before the
+/// listener counts as broken.
 const ACCEPT_FAILURES_MAX: u32 = 100;
 
 /// A running naming server.
@@ -43,7 +45,8 @@ impl Server {
     ///
     /// # Errors
     /// `StartError` says what stands in the way, and who.
-    pub async fn start(options: NamingOptions) -> Result<Self, StartError> {
+    pub async fn start(mut options: NamingOptions) -> Result<Self, StartError> {
+        options.limits.connections_max = room_for_connections(options.limits.connections_max);
         let listener = listen(&options.listen).await?;
         let local_addr = listener.local_addr().map_err(|source| StartError::CannotListen {
             listen: options.listen.clone(),
@@ -223,9 +226,9 @@ async fn accept_until_stopped(
                 failures = 0;
                 welcome(stream, peer, doors, limits, connections);
             }
-            Err(error) if failures < ACCEPT_FAILURES_MAX => {
-                // Out of descriptors, most often: the next connection that ends frees one.
-                failures += 1;
+            // Out of descriptors, most often: the next connection that ends frees one.
+            Err(error) if failures < ACCEPT_FAILURES_MAX || !connections.is_empty() => {
+                failures = failures.saturating_add(1);
                 tracing::warn!(%error, "no connection accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -271,7 +274,7 @@ fn welcome(
     });
 }
 
-/// Answers leave at once, and a peer that vanished is noticed within about a minute.
+/// Answers leave at once, and a silent peer that vanished is noticed within about two minutes.
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
