@@ -125,7 +125,8 @@ impl Api {
 
 /// Serves one connection of which `first` was already read.
 pub(crate) async fn serve(stream: TcpStream, first: Bytes, api: Arc<Api>) -> io::Result<()> {
-    let stream = TokioIo::new(Prefixed::new(first, stream));
+    let stall = api.dispatcher.limits.stall_timeout;
+    let stream = TokioIo::new(Prefixed::new(first, stream, stall));
     let answering = api.clone();
     let service = service_fn(move |request| {
         let api = answering.clone();

@@ -1,22 +1,49 @@
-//! A connection of which the first bytes were already read.
+//! A connection of which the first bytes were already read, and which ends when its peer takes no answers.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 
-/// Reads `first`, then the stream; writes to the stream.
+/// Reads `first`, then the stream; writes to the stream. A write that waits for longer than `stall` fails.
 pub(super) struct Prefixed {
     first: Bytes,
     stream: TcpStream,
+    stall: Duration,
+    /// Runs while a write waits.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Prefixed {
-    pub(super) const fn new(first: Bytes, stream: TcpStream) -> Self {
-        Self { first, stream }
+    pub(super) const fn new(first: Bytes, stream: TcpStream, stall: Duration) -> Self {
+        Self {
+            first,
+            stream,
+            stall,
+            stalled: None,
+        }
+    }
+
+    /// What a write answers, which waits for the peer no longer than it may.
+    fn in_time(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stall = self.stall;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(stall)));
+        ready!(stalled.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -42,7 +69,8 @@ impl AsyncWrite for Prefixed {
         context: &mut Context<'_>,
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, from)
+        let written = Pin::new(&mut self.stream).poll_write(context, from);
+        self.in_time(context, written)
     }
 
     fn poll_write_vectored(
@@ -50,7 +78,8 @@ impl AsyncWrite for Prefixed {
         context: &mut Context<'_>,
         from: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, from)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, from);
+        self.in_time(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {

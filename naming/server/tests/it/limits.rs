@@ -176,3 +176,30 @@ async fn more_writes_under_way_than_fit_are_refused_and_not_stored() {
     }
     assert_eq!(resp.error(&["LOOKUP", "big"]).await.0, "NAMENOTFOUND");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_does_not_read_its_http_answers_is_let_go() {
+    let naming = Naming::start_with(|options| {
+        options.limits.connections_max = 2;
+        options.limits.stall_timeout = Duration::from_millis(200);
+    })
+    .await;
+    let mut resp = naming.resp().await;
+    resp.json(&["BIND", "q", &queue(&"x".repeat(60_000))]).await;
+    let mut deaf = TcpStream::connect(naming.addr()).await.expect("a connection");
+    let request = b"GET /v1/names/q HTTP/1.1\r\nHost: t\r\n\r\n".repeat(500);
+    // The server stops reading once nobody takes its answers.
+    let sent = tokio::time::timeout(Duration::from_secs(5), deaf.write_all(&request)).await;
+    drop(sent);
+    soon("room for another", async {
+        loop {
+            let mut again = naming.resp().await;
+            again.send(&["PING"]).await;
+            if again.reply().await == Some(Frame::Simple("PONG".into())) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
