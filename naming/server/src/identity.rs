@@ -62,6 +62,21 @@ impl Identity {
     }
 }
 
+/// Makes a directory where it is missing, so that it stays: whatever is durable in it is found again.
+pub(crate) fn make(directory: &Path) -> io::Result<()> {
+    match fs::create_dir(directory) {
+        Ok(()) => sync_parent(directory),
+        Err(_) if directory.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    // The parent of a bare name is the empty path.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
 /// Writes a file whole: under another name first, then durably, then in place.
 pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<PathBuf> {
     let draft = path.with_extension("draft");
@@ -69,9 +84,7 @@ pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<(
     write(&mut file)?;
     file.sync_all()?;
     fs::rename(&draft, path)?;
-    if let Some(directory) = path.parent() {
-        File::open(directory)?.sync_all()?;
-    }
+    sync_parent(path)?;
     Ok(path.to_owned())
 }
 

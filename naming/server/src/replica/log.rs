@@ -233,6 +233,7 @@ impl LogStore {
 
     /// Writes one batch and waits until it is durable.
     async fn store(&self, batch: Batch) -> io::Result<Seqs> {
+        self.room(batch.bytes()).await;
         let (sender, answer) = oneshot::channel();
         let seqs = self
             .journal

@@ -11,7 +11,6 @@ mod network;
 mod snapshot;
 mod types;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -24,6 +23,7 @@ use openraft::impls::OneshotResponder;
 use openraft::raft::ClientWriteResult;
 use openraft::{BasicNode, Config, Raft, ReadPolicy, SnapshotPolicy};
 use tokio::sync::{Notify, oneshot};
+use tokio::time::{timeout, timeout_at};
 
 use self::log::{Log, LogStore};
 use self::machine::Machine;
@@ -31,7 +31,7 @@ use self::network::NoPeers;
 use self::snapshot::SnapshotDir;
 use self::types::{Outcome, Proposal, TypeConfig};
 use crate::error::StartError;
-use crate::identity::Identity;
+use crate::identity::{Identity, make};
 use crate::leases::Leases;
 use crate::options::{NamingOptions, Storage};
 use crate::state::{Published, State};
@@ -52,7 +52,6 @@ pub(crate) struct Replica {
 pub(crate) struct Pending {
     answer: oneshot::Receiver<ClientWriteResult<TypeConfig>>,
     deadline: tokio::time::Instant,
-    write_timeout: Duration,
 }
 
 /// What a started replica hands to the rest of the server.
@@ -130,7 +129,10 @@ fn replica_error(error: impl std::fmt::Display) -> StartError {
 /// Locks the data directory, then reads it. Blocks the thread.
 fn open(options: &NamingOptions) -> Result<Opened, StartError> {
     let data = options.data.as_path();
-    make_directory(data)?;
+    make(data).map_err(|source| StartError::DataDirectory {
+        path: data.to_owned(),
+        source,
+    })?;
     let journal_options = daymark_journal::Options {
         segment_bytes: options.storage.segment_bytes,
         ..daymark_journal::Options::default()
@@ -158,17 +160,6 @@ fn open(options: &NamingOptions) -> Result<Opened, StartError> {
         log,
         snapshots,
     })
-}
-
-fn make_directory(data: &Path) -> Result<(), StartError> {
-    match std::fs::create_dir(data) {
-        Ok(()) => Ok(()),
-        Err(_) if data.is_dir() => Ok(()),
-        Err(source) => Err(StartError::DataDirectory {
-            path: data.to_owned(),
-            source,
-        }),
-    }
 }
 
 /// Restart safety: a leader is never restored from its vote alone, it is elected again, so that it cannot
@@ -216,7 +207,7 @@ impl Replica {
     /// Puts a write into the log. Writes are committed in the order in which they were begun.
     ///
     /// # Errors
-    /// `ServiceUnavailable`: nothing was stored.
+    /// `ServiceUnavailable`: nothing was stored, because this replica has failed, or takes no more writes now.
     pub(crate) async fn begin(&self, op: OpId, write: Write) -> Result<Pending, NamingError> {
         let at_unix_ms = unix_ms();
         let proposal = Proposal(Arc::new(Command {
@@ -225,15 +216,13 @@ impl Replica {
             write,
         }));
         let (responder, answer) = OneshotResponder::new_pair();
-        self.raft
-            .client_write_ff(proposal, Some(responder))
+        let deadline = tokio::time::Instant::now() + self.write_timeout;
+        let begun = self.raft.client_write_ff(proposal, Some(responder));
+        timeout_at(deadline, begun)
             .await
+            .map_err(|_| unavailable("the log takes no writes now"))?
             .map_err(|fatal| self.unavailable(&fatal))?;
-        Ok(Pending {
-            answer,
-            deadline: tokio::time::Instant::now() + self.write_timeout,
-            write_timeout: self.write_timeout,
-        })
+        Ok(Pending { answer, deadline })
     }
 
     /// Waits for what became of a write.
@@ -241,10 +230,8 @@ impl Replica {
     /// # Errors
     /// What the directory answers, `TimedOut` where the outcome is unknown, or `ServiceUnavailable`.
     pub(crate) async fn finish(&self, pending: Pending) -> Result<Written, NamingError> {
-        let waited = tokio::time::timeout_at(pending.deadline, pending.answer).await;
-        let answered = waited.map_err(|_| NamingError::TimedOut {
-            waited_ms: u64::try_from(pending.write_timeout.as_millis()).unwrap_or(u64::MAX),
-        })?;
+        let waited = timeout_at(pending.deadline, pending.answer).await;
+        let answered = waited.map_err(|_| self.timed_out())?;
         match answered {
             Ok(Ok(response)) => match response.data {
                 Outcome::Command(result) => result,
@@ -269,9 +256,11 @@ impl Replica {
     /// Returns when the published state holds everything that was committed before the call.
     ///
     /// # Errors
-    /// `ServiceUnavailable` where this node cannot know that.
+    /// `ServiceUnavailable` where this node cannot know that, `TimedOut` where it does not in time.
     pub(crate) async fn barrier(&self) -> Result<(), NamingError> {
-        let read = self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
+        let read = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+        let read = timeout(self.write_timeout, read).await;
+        let read = read.map_err(|_| self.timed_out())?;
         read.map(|_| ()).map_err(|error| match error {
             RaftError::Fatal(fatal) => self.unavailable(&fatal),
             RaftError::APIError(LinearizableReadError::ForwardToLeader(_)) => {
@@ -349,6 +338,12 @@ impl Replica {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let raft = self.raft.clone();
             runtime.spawn(async move { raft.shutdown().await });
+        }
+    }
+
+    fn timed_out(&self) -> NamingError {
+        NamingError::TimedOut {
+            waited_ms: u64::try_from(self.write_timeout.as_millis()).unwrap_or(u64::MAX),
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use daymark_naming_core::{Directory, SnapshotReader};
 
 use super::types::SnapshotMeta;
-use crate::identity::replace;
+use crate::identity::{make, replace};
 
 const MAGIC: &[u8; 8] = b"DMKSNAP1";
 const EXTENSION: &str = "snapshot";
@@ -34,10 +34,7 @@ pub(crate) struct SnapshotDir {
 impl SnapshotDir {
     /// The directory, made where it is missing. Drafts of a process that died are removed.
     pub(crate) fn open(dir: PathBuf) -> io::Result<Self> {
-        match fs::create_dir(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
+        make(&dir)?;
         for entry in fs::read_dir(&dir)? {
             let path = entry?.path();
             if path.extension().is_some_and(|e| e == "draft") {
