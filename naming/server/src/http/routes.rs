@@ -138,11 +138,17 @@ async fn ask(dispatcher: &Dispatcher, request: Request) -> Answered {
     Ok(ok(StatusCode::OK, dispatcher.ask(request).await?))
 }
 
-/// A write with a body of `bytes` bytes.
-async fn write(dispatcher: &Dispatcher, headers: &HeaderMap, write: Write, bytes: usize) -> Answered {
+/// A write with a body of `bytes` bytes. Whoever asked may leave meanwhile: the write counts as under way until
+/// the log has answered.
+async fn write(dispatcher: &Arc<Dispatcher>, headers: &HeaderMap, write: Write, bytes: usize) -> Answered {
     let op = text::op_id(headers)?.unwrap_or_else(new_op);
     let begun = dispatcher.begin(WriteRequest { op, write }, bytes).await?;
-    Ok(ok(StatusCode::OK, dispatcher.finish(begun).await?))
+    let finishing = dispatcher.clone();
+    let finished = tokio::spawn(async move { finishing.finish(begun).await }).await;
+    let answer = finished.map_err(|_| NamingError::ServiceUnavailable {
+        reason: "this server stops".to_owned(),
+    })?;
+    Ok(ok(StatusCode::OK, answer?))
 }
 
 async fn lookup(State(dispatcher): Shared, uri: Uri) -> Answered {
