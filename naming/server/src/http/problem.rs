@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use daymark_naming_proto::NamingError;
 use hyper::StatusCode;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Map, Value};
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -14,28 +14,19 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 pub(super) struct Problem {
     error: NamingError,
     status: StatusCode,
-    allow: Option<HeaderValue>,
 }
 
 impl From<NamingError> for Problem {
     fn from(error: NamingError) -> Self {
         let status = StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self {
-            error,
-            status,
-            allow: None,
-        }
+        Self { error, status }
     }
 }
 
 impl Problem {
     /// An error under another status than its usual one.
     pub(super) fn with(status: StatusCode, error: NamingError) -> Self {
-        Self {
-            error,
-            status,
-            allow: None,
-        }
+        Self { error, status }
     }
 
     fn document(&self) -> Map<String, Value> {
@@ -73,9 +64,6 @@ impl IntoResponse for Problem {
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;
         response.headers_mut().insert(CONTENT_TYPE, PROBLEM_JSON);
-        if let Some(allow) = self.allow {
-            response.headers_mut().insert(ALLOW, allow);
-        }
         response
     }
 }

@@ -194,6 +194,8 @@ async fn http_requests_that_make_no_sense_get_a_problem_document() {
         let detail = problem["detail"].as_str().unwrap_or_default();
         assert!(detail.contains(part), "{method} {path}: {detail}");
     }
+    let refused = naming.http("PATCH", "/v1/names/x", "").await;
+    assert_eq!(refused.headers["allow"], "GET,HEAD,PUT,POST,DELETE");
     let headers = [("Daymark-Op-Id", "not hex")];
     let reply = http(naming.addr(), "POST", "/v1/names/x", &headers, &queue("q")).await;
     assert_eq!(reply.problem().1["code"], "InvalidRequest");
