@@ -9,12 +9,18 @@ use crate::dispatch::Dispatcher;
 const SESSION: &[(&str, &str)] = &[
     ("HELLO", "[2|3 [SETNAME name]]"),
     ("PING", "[message]"),
+    ("ECHO", "message"),
+    ("INFO", "[section]"),
     ("ERRORS", "JSON|TEXT"),
     ("UNWATCH", "id"),
     ("HELP", ""),
     ("COMMAND", "[COUNT|DOCS]"),
     ("QUIT", ""),
 ];
+
+/// In the words of Redis: clients need not ask where which name is, and may write here.
+const MODE: &str = "standalone";
+const ROLE: &str = "master";
 
 fn text(text: impl Into<Vec<u8>>) -> Frame {
     Frame::Bulk(text.into().into())
@@ -24,8 +30,8 @@ fn number(number: u64) -> Frame {
     Frame::Integer(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-/// The answer to `HELLO`.
-pub(super) fn hello(dispatcher: &Dispatcher, resp3: bool) -> Frame {
+/// The answer to `HELLO`: what Redis clients look for, then what is ours.
+pub(super) fn hello(dispatcher: &Dispatcher, id: u64, resp3: bool) -> Frame {
     let standing = dispatcher.standing();
     let revision = dispatcher.root().revision();
     let identity = &dispatcher.identity;
@@ -33,12 +39,27 @@ pub(super) fn hello(dispatcher: &Dispatcher, resp3: bool) -> Frame {
         ("server", text("daymark")),
         ("version", text(env!("CARGO_PKG_VERSION"))),
         ("proto", Frame::Integer(if resp3 { 3 } else { 2 })),
+        ("id", number(id)),
+        ("mode", text(MODE)),
+        ("role", text(ROLE)),
+        ("modules", Frame::Array(Vec::new())),
         ("cluster_id", text(identity.cluster_id.as_str())),
         ("term", number(standing.term)),
         ("revision", number(revision.0)),
         ("node", number(identity.node)),
     ];
     Frame::Map(pairs.into_iter().map(|(key, value)| (text(key), value)).collect())
+}
+
+/// The answer to `INFO`, which some Redis clients ask before anything else: one line for each key.
+pub(super) fn info(dispatcher: &Dispatcher) -> Frame {
+    let version = env!("CARGO_PKG_VERSION");
+    let (term, revision) = (dispatcher.standing().term, dispatcher.root().revision());
+    text(format!(
+        "# Server\r\nserver:daymark\r\nversion:{version}\r\nredis_mode:{MODE}\r\ncluster_id:{}\r\nterm:{term}\r\n\
+         revision:{revision}\r\n# Persistence\r\nloading:0\r\n# Replication\r\nrole:{ROLE}\r\n",
+        dispatcher.identity.cluster_id
+    ))
 }
 
 fn verbs() -> impl Iterator<Item = (&'static str, &'static str)> {

@@ -23,6 +23,8 @@ const PENDING_SHARE: usize = 8;
 /// The state of one connection.
 pub(super) struct Session {
     dispatcher: Arc<Dispatcher>,
+    /// Its number among the RESP connections since the start.
+    id: u64,
     limits: resp::Limits,
     resp3: bool,
     json_errors: bool,
@@ -44,6 +46,7 @@ impl Session {
         };
         let mailbox = Arc::new(Mailbox::new(dispatcher.limits.watch_buffer_bytes_max));
         Self {
+            id: Counters::count(&dispatcher.counters.resp_sessions),
             dispatcher,
             limits,
             resp3: false,
@@ -249,7 +252,7 @@ impl Session {
         let frame = match own {
             Own::Hello { version } => {
                 self.speak(version);
-                info::hello(&self.dispatcher, self.resp3)
+                info::hello(&self.dispatcher, self.id, self.resp3)
             }
             Own::Ping { message: None } => Frame::Simple("PONG".to_owned()),
             Own::Ping {
@@ -259,6 +262,8 @@ impl Session {
                 self.over = true;
                 Frame::Simple("OK".to_owned())
             }
+            Own::Echo { message } => Frame::Bulk(message.to_vec().into()),
+            Own::Info => info::info(&self.dispatcher),
             Own::Help => info::help(),
             Own::Command { sub } => info::command(&sub),
             Own::Errors { json } => {

@@ -10,6 +10,10 @@ pub(super) enum Own<'a> {
     Hello { version: Option<u8> },
     /// `PING [message]`
     Ping { message: Option<&'a [u8]> },
+    /// `ECHO message`
+    Echo { message: &'a [u8] },
+    /// `INFO [section …]`
+    Info,
     /// `QUIT`
     Quit,
     /// `HELP`
@@ -47,6 +51,10 @@ impl<'a> Own<'a> {
             ("PING", 1 | 2) => Self::Ping {
                 message: arguments.get(1).map(|message| &**message),
             },
+            ("ECHO", 2) => Self::Echo {
+                message: arguments.get(1).map_or(&[], |message| &**message),
+            },
+            ("INFO", _) => Self::Info,
             ("QUIT", 1) => Self::Quit,
             ("HELP", _) => Self::Help,
             ("COMMAND", _) => Self::Command { sub: word(1) },
@@ -60,7 +68,7 @@ impl<'a> Own<'a> {
             },
             ("CLIENT", 3 | 4) if matches!(word(1).as_str(), "SETINFO" | "SETNAME") => Self::Client,
             ("AUTH", _) => return Err(no_users()),
-            ("PING" | "QUIT" | "UNWATCH", count) => {
+            ("PING" | "ECHO" | "QUIT" | "UNWATCH", count) => {
                 return Err(NamingError::invalid(format!(
                     "{} with {} arguments",
                     word(0),

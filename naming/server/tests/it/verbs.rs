@@ -265,6 +265,10 @@ async fn a_person_at_a_terminal_is_helped() {
         "server",
         "version",
         "proto",
+        "id",
+        "mode",
+        "role",
+        "modules",
         "cluster_id",
         "term",
         "revision",
@@ -276,6 +280,10 @@ async fn a_person_at_a_terminal_is_helped() {
         );
     }
     assert!(matches!(resp.ask(&["COMMAND", "DOCS"]).await, Frame::Map(_)));
+    let info = resp.document(&["INFO"]).await;
+    assert!(info.lines().any(|line| line == "loading:0"), "{info}");
+    assert!(info.lines().any(|line| line == "role:master"), "{info}");
+    assert_eq!(resp.ask(&["ECHO", "hi"]).await, Frame::Bulk("hi".into()));
     assert_eq!(resp.ask(&["QUIT"]).await, Frame::Simple("OK".into()));
     assert_eq!(resp.until_closed().await, []);
 }
