@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::epoch::sync_dir;
 use crate::error::JournalError;
 use crate::format::{FRAME_HEADER, FrameHeader, SEGMENT_HEADER, SegmentHeader, TERMINATOR};
 use crate::housekeeper::{Housekeeper, Retired};
@@ -86,6 +87,11 @@ impl Committer {
     }
 
     fn serve(&mut self) {
+        // The first segment got its name a moment ago; whoever opened the journal did not wait for this.
+        if let Err(e) = sync_dir(&self.base.dir) {
+            let error = JournalError::sync(&self.base.dir, e);
+            return self.shared.fail(error, Vec::new());
+        }
         loop {
             let alive = match self.shared.next_work(self.release_seen, LOOK_EVERY) {
                 Work::Commit(group, release) => self.commit(group, release),

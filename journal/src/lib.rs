@@ -65,8 +65,8 @@
 //! segment with the newest records of an owner whose records nobody has sealed yet.
 //!
 //! # Start-up and segments
-//! An owner starts with a segment that grows, which costs two syncs, while the next one is filled with zeros
-//! in the background; the first commit after that moves over. Released segments of the same owner are used
+//! An owner starts with a segment that grows, which is created while the others are read, and the next one is
+//! filled with zeros in the background; the first commit after that moves over. Released segments of the same owner are used
 //! again, at most two wait, the rest is deleted.
 
 mod batch;

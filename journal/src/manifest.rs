@@ -62,13 +62,16 @@ impl Manifest {
             .map_or(self.next_seq, |sealed| sealed.first_seq)
     }
 
-    /// Writes the manifest so that it is there completely or not at all.
+    /// Writes the manifest so that it is there completely or not at all, and every name given before it too.
     pub(crate) fn write(&self, dir: &Path) -> Result<(), OpenError> {
         let draft = dir.join(names::manifest_draft(self.epoch));
         let text = self.encode().map_err(|e| open_io("encode", &draft, e))?;
         let mut file = File::create(&draft).map_err(|e| open_io("create", &draft, e))?;
         file.write_all(&text).map_err(|e| open_io("write", &draft, e))?;
         file.sync_all().map_err(|e| open_io("sync", &draft, e))?;
+        // The segments have their new names durably before the manifest that demands them has its own. After
+        // the draft, because syncing that has mostly brought the names along.
+        sync_dir(dir).map_err(|e| open_io("sync", dir, e))?;
         let path = dir.join(names::manifest(self.epoch));
         std::fs::rename(&draft, &path).map_err(|e| open_io("rename", &draft, e))?;
         sync_dir(dir).map_err(|e| open_io("sync", dir, e))

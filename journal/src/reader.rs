@@ -9,8 +9,8 @@ use std::os::unix::fs::FileExt;
 use crate::batch::RECORD_PREFIX;
 use crate::format::{self, FRAME_HEADER, FRAME_REST, FrameHeader, SEGMENT_HEADER, SegmentHeader};
 
-/// Bytes asked of the system at a time.
-const CHUNK: usize = 1 << 20;
+/// Bytes asked of the system at a time: enough for a disk, and little enough to stay in a processor's cache.
+const CHUNK: usize = 256 << 10;
 
 /// A segment being read from its first frame on.
 #[derive(Debug)]
@@ -164,7 +164,8 @@ impl<'a> Reader<'a> {
     pub(crate) fn later_frame(&self, seq: u64, window: u64) -> io::Result<Option<u64>> {
         let mut from = self.offset() + 1;
         let end = from.saturating_add(window).min(self.limit);
-        let mut chunk = vec![0; CHUNK + FRAME_HEADER];
+        let size = usize::try_from(end.saturating_sub(from)).map_or(CHUNK, |size| size.min(CHUNK));
+        let mut chunk = vec![0; size + FRAME_HEADER];
         while from < end {
             let wanted = chunk.len().min((self.limit - from) as usize);
             let read = read_up_to(self.file, &mut chunk[..wanted], from)?;

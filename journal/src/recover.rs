@@ -2,12 +2,14 @@
 //!
 //! The order is what makes it safe to crash, and to be overtaken, at any point:
 //! 1. The newest manifest and the names decide which files are live ([`select`](crate::select)).
-//! 2. The headers of all of them are read, then the records in sequence order.
+//! 2. The headers of all of them are read, then the records in sequence order. Beside that the disk is given
+//!    what it would be waited for later: see [`ahead`].
 //! 3. They are synced: what was read may have been in memory only.
 //! 4. They are renamed to this epoch, so that an earlier owner that wakes cannot remove them by their old
 //!    names. Until step 5 the old manifest holds, and it accepts both names.
 //! 5. The manifest is written. From here on only the sealed lengths count.
-//! 6. The epoch and the lock are looked at once more, and a segment for appending is created.
+//! 6. The epoch and the lock are looked at once more, and the segment for appending gets its name, which the
+//!    committer makes durable before it acknowledges anything.
 //!
 //! Nothing live is changed before everything was read and found good.
 
@@ -19,7 +21,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::committer::{Active, Committer};
-use crate::epoch::sync_dir;
 use crate::error::{OpenError, open_io};
 use crate::format::{BadHeader, SEGMENT_HEADER, SegmentHeader, VERSION};
 use crate::housekeeper::Housekeeper;
@@ -28,7 +29,7 @@ use crate::manifest::{Manifest, Sealed};
 use crate::names::{self, FileName};
 use crate::open::Base;
 use crate::scan::Scan;
-use crate::segment::SegmentFile;
+use crate::segment::{SegmentFile, Spare};
 use crate::select::{Chosen, Listing, Undecided};
 use crate::types::{Record, Recovery, SegmentInfo};
 
@@ -69,18 +70,75 @@ where
     let started = Instant::now();
     base.check_owner(epoch)?;
     let found = find(&base.dir, epoch)?;
-    let mut scan = Scan::new(&base.dir, &found);
-    scan.read(&found, visit)?;
+    let first = SegmentHeader::new(found.listing.next_id(&found.manifest), epoch);
+    let (scan, spare) = read(&base, &found, first, visit)?;
     let Scan {
         mut recovery, kept, ..
     } = scan;
-    let manifest = seal(&base, epoch, &found, &kept, &recovery)?;
+    let manifest = seal(&base, &found, first, &kept, &recovery)?;
     base.check_owner(epoch)?;
     let leftovers = leftovers(&base.dir, epoch, &found.listing);
     recovery.leftovers = leftovers.len() as u64;
-    let journal = start(base, &manifest, inherited(&manifest, &found.live), leftovers)?;
+    let path = spare.path.clone();
+    let first = spare
+        .name(&base.dir, first)
+        .map_err(|e| open_io("rename", &path, e))?;
+    let journal = start(
+        base,
+        &manifest,
+        first,
+        inherited(&manifest, &found.live),
+        leftovers,
+    )?;
     recovery.elapsed = started.elapsed();
     Ok((journal, recovery))
+}
+
+/// Shows every record to `visit`, while another thread works [`ahead`].
+fn read<E>(
+    base: &Base,
+    found: &Found,
+    first: SegmentHeader,
+    visit: impl FnMut(Record<'_>) -> Result<(), E>,
+) -> Result<(Scan, Spare), OpenError>
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    std::thread::scope(|scope| {
+        let ahead = std::thread::Builder::new()
+            .name("journal-ahead".to_owned())
+            .spawn_scoped(scope, || ahead(base, found, first))
+            .map_err(|e| open_io("start the threads of", &base.dir, e))?;
+        let mut scan = Scan::new(&base.dir, found);
+        let read = scan.read(found, visit);
+        let spare = match ahead.join() {
+            Ok(spare) => spare,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        if let (Err(_), Ok(spare)) = (&read, &spare) {
+            // Where it stays, the next owner removes it.
+            let _ = fs::remove_file(&spare.path);
+        }
+        read?;
+        Ok((scan, spare?))
+    })
+}
+
+/// What can be made durable before everything was read: the first segment of this owner, still without a name
+/// that counts, and what the owner before wrote last. Its sync is made again when it was read, because somebody
+/// frozen may have woken in between, and then finds nothing left to do.
+fn ahead(base: &Base, found: &Found, first: SegmentHeader) -> Result<Spare, OpenError> {
+    let path = base.dir.join(names::spare(first.epoch, 0));
+    let create = || {
+        let spare = Spare::create(&base.dir, first.epoch, 0)?;
+        spare.begin(&base.disk, first)?;
+        Ok(spare)
+    };
+    let spare = create().map_err(|e| open_io("create", &path, e))?;
+    for live in found.live.iter().filter(|live| live.sealed.is_none()) {
+        live.sync(base)?;
+    }
+    Ok(spare)
 }
 
 /// Lists and opens, again and again while names change: a frozen claimant may be in the middle of its renames.
@@ -226,13 +284,18 @@ impl Live {
             file: self.path.clone(),
         })
     }
+
+    fn sync(&self, base: &Base) -> Result<(), OpenError> {
+        let file = self.open(&base.dir)?;
+        base.disk.sync(&file).map_err(|e| open_io("sync", &self.path, e))
+    }
 }
 
 /// Makes what was read durable and ours. Returns the manifest that says so.
 fn seal(
     base: &Base,
-    epoch: u64,
     found: &Found,
+    first: SegmentHeader,
     kept: &[Sealed],
     recovery: &Recovery,
 ) -> Result<Manifest, OpenError> {
@@ -242,18 +305,14 @@ fn seal(
     };
     for live in found.live.iter().filter(is_kept) {
         if live.sealed.is_none() {
-            let file = live.open(&base.dir)?;
-            base.disk
-                .sync(&file)
-                .map_err(|e| open_io("sync", &live.path, e))?;
+            live.sync(base)?;
         }
-        adopt(&base.dir, epoch, live)?;
+        adopt(&base.dir, first.epoch, live)?;
     }
-    sync_dir(&base.dir).map_err(|e| open_io("sync", &base.dir, e))?;
     let manifest = Manifest {
         version: VERSION,
-        epoch,
-        next_id: found.listing.next_id(&found.manifest),
+        epoch: first.epoch,
+        next_id: first.id,
         next_seq: recovery.next_seq,
         released: recovery.released_before,
         sealed: kept.to_vec(),
@@ -313,18 +372,15 @@ fn leftovers(dir: &Path, epoch: u64, listing: &Listing) -> Vec<PathBuf> {
     paths.filter(|path| path.exists()).collect()
 }
 
-/// Creates the first segment of this owner and starts the threads.
+/// Starts the threads.
 fn start(
     base: Base,
     manifest: &Manifest,
+    first: SegmentFile,
     mut segments: Vec<Segment>,
     leftovers: Vec<PathBuf>,
 ) -> Result<Journal, OpenError> {
     let epoch = manifest.epoch;
-    let path = base.dir.join(names::segment(manifest.next_id, epoch));
-    let header = SegmentHeader::new(manifest.next_id, epoch);
-    let first =
-        SegmentFile::create(&base.dir, &base.disk, header, 0).map_err(|e| open_io("create", &path, e))?;
     // Old markers only help whoever reads the directory by eye.
     let _ = base.epochs.prune(epoch);
     let active = Active::new(first);

@@ -1,7 +1,7 @@
 //! Segment files of this owner: creating, filling, and putting into service.
 //!
 //! A file gets its segment name only after its header is durable, so a segment with a bad header is damage
-//! and never an unfinished creation.
+//! and never an unfinished creation. The name is durable before anything in the segment is acknowledged.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,6 +14,9 @@ use crate::names;
 
 /// Bytes written between two looks at the stop flag while a file is filled with zeros.
 const FILL_STEP: usize = 1 << 20;
+
+/// What every segment begins with.
+const START: usize = SEGMENT_HEADER + TERMINATOR;
 
 /// A file of this owner that is not a segment yet, or not any more.
 #[derive(Debug)]
@@ -69,17 +72,28 @@ impl Spare {
         Ok(true)
     }
 
-    /// Puts the file into service as segment `id`: header first, durably, and then the name.
+    /// Puts the file into service as segment `id`: header first, durably, and then the name, durably too.
     pub(crate) fn promote(self, dir: &Path, disk: &Disk, header: SegmentHeader) -> io::Result<SegmentFile> {
-        let mut start = [0; SEGMENT_HEADER + TERMINATOR];
+        self.begin(disk, header)?;
+        let segment = self.name(dir, header)?;
+        sync_dir(dir)?;
+        Ok(segment)
+    }
+
+    /// Writes the header, durably.
+    pub(crate) fn begin(&self, disk: &Disk, header: SegmentHeader) -> io::Result<()> {
+        let mut start = [0; START];
         start[..SEGMENT_HEADER].copy_from_slice(&header.encode());
         disk.write_all_at(&self.file, &start, 0)?;
-        self.file.sync_all()?;
+        self.file.sync_all()
+    }
+
+    /// Gives a file that begins with `header` the name of its segment. The name is not durable yet.
+    pub(crate) fn name(self, dir: &Path, header: SegmentHeader) -> io::Result<SegmentFile> {
         let path = dir.join(names::segment(header.id, header.epoch));
         std::fs::rename(&self.path, &path)?;
-        sync_dir(dir)?;
         let filled = self.size > 0;
-        let size = self.size.max(start.len() as u64);
+        let size = self.size.max(START as u64);
         Ok(SegmentFile {
             file: self.file,
             path,
@@ -92,8 +106,7 @@ impl Spare {
 }
 
 impl SegmentFile {
-    /// Creates a segment that grows as it is written. Costs no more than two syncs, which is why every
-    /// owner starts with one.
+    /// Creates a segment that grows as it is written, which costs no more than two syncs.
     pub(crate) fn create(dir: &Path, disk: &Disk, header: SegmentHeader, number: u64) -> io::Result<Self> {
         Spare::create(dir, header.epoch, number)?.promote(dir, disk, header)
     }
