@@ -44,6 +44,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct Replica {
     raft: Raft<TypeConfig, Machine>,
     journal: Journal,
+    snapshots: SnapshotDir,
     node: u64,
     write_timeout: Duration,
 }
@@ -92,7 +93,7 @@ pub(crate) async fn start(options: &NamingOptions) -> Result<Started, StartError
     let empty = Directory::new(identity.limits);
     let state = Arc::new(State::new(Published::new(empty.clone())));
     let leases = Arc::new(Leases::default());
-    let machine = Machine::new(empty, state.clone(), leases.clone(), snapshots);
+    let machine = Machine::new(empty, state.clone(), leases.clone(), snapshots.clone());
     let log_full = Arc::new(Notify::new());
     let bytes_max = options.storage.snapshot_log_bytes;
     let store = LogStore::new(log, journal.clone(), bytes_max, log_full.clone());
@@ -103,6 +104,7 @@ pub(crate) async fn start(options: &NamingOptions) -> Result<Started, StartError
     let replica = Replica {
         raft,
         journal,
+        snapshots,
         node: identity.node,
         write_timeout: options.limits.write_timeout,
     };
@@ -323,8 +325,8 @@ impl Replica {
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "the replica did not end well");
         }
-        let journal = self.journal.clone();
-        if tokio::task::spawn_blocking(move || journal.close())
+        let releasing = self.clone();
+        if tokio::task::spawn_blocking(move || releasing.release())
             .await
             .is_err()
         {
@@ -332,9 +334,15 @@ impl Replica {
         }
     }
 
+    /// Nothing in the data directory changes once its lock, which is the journal's, is released.
+    fn release(&self) {
+        self.snapshots.close();
+        self.journal.close();
+    }
+
     /// Releases the data directory without waiting for anything but the writes under way.
     pub(crate) fn abandon(&self) {
-        self.journal.close();
+        self.release();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let raft = self.raft.clone();
             runtime.spawn(async move { raft.shutdown().await });

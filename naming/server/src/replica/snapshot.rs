@@ -7,7 +7,8 @@
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use daymark_naming_core::{Directory, SnapshotReader};
 
@@ -29,6 +30,31 @@ pub(crate) struct SnapshotFile {
 #[derive(Clone, Debug)]
 pub(crate) struct SnapshotDir {
     dir: Arc<Path>,
+    writing: Arc<Writing>,
+}
+
+/// Whether snapshots may be written.
+#[derive(Debug, Default)]
+struct Writing {
+    /// Held while a snapshot is written.
+    turn: Mutex<()>,
+    over: AtomicBool,
+}
+
+impl Writing {
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        // It guards files, and those are whole whatever happens.
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refuse_when_over(&self) -> io::Result<()> {
+        if self.over.load(Ordering::Acquire) {
+            return Err(io::Error::other(
+                "this replica stops: it writes no snapshot any more",
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl SnapshotDir {
@@ -41,7 +67,10 @@ impl SnapshotDir {
                 fs::remove_file(path)?;
             }
         }
-        Ok(Self { dir: dir.into() })
+        Ok(Self {
+            dir: dir.into(),
+            writing: Arc::default(),
+        })
     }
 
     /// The newest snapshot.
@@ -62,8 +91,16 @@ impl SnapshotDir {
         Ok(files)
     }
 
+    /// Gives up the snapshot that is being written and all later ones. From its return on this process changes
+    /// nothing here, so that the next one may own the directory. Blocks the thread for the write of one block.
+    pub(crate) fn close(&self) {
+        self.writing.over.store(true, Ordering::Release);
+        drop(self.writing.turn());
+    }
+
     /// Writes a snapshot and removes the older ones. Blocks the thread.
     pub(crate) fn write(&self, meta: &SnapshotMeta, directory: &Directory) -> io::Result<SnapshotFile> {
+        let _turn = self.writing.turn();
         let index = meta.last_log_id.map_or(0, |id| id.index());
         let path = self.dir.join(format!("{index:020}.{EXTENSION}"));
         let path = replace(&path, |file| {
@@ -71,6 +108,7 @@ impl SnapshotDir {
             file.write_all(MAGIC)?;
             write_block(&mut file, &postcard::to_stdvec(meta).map_err(io::Error::other)?)?;
             for chunk in directory.snapshot_chunks() {
+                self.writing.refuse_when_over()?;
                 write_block(&mut file, &chunk)?;
             }
             write_block(&mut file, &[])?;
@@ -153,4 +191,63 @@ fn write_block(file: &mut impl Write, block: &[u8]) -> io::Result<()> {
     file.write_all(&length.to_le_bytes())?;
     file.write_all(&crc32c::crc32c(block).to_le_bytes())?;
     file.write_all(block)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use daymark_naming_core::{Command, Limits};
+    use daymark_naming_proto::{Attributes, Object, OpId, Write as NamingWrite};
+
+    /// A directory whose snapshot has several hundred blocks.
+    fn large() -> Directory {
+        let mut directory = Directory::new(Limits::default());
+        for n in 0_u32..1_500 {
+            let name = format!("n{n}").parse().expect("a name");
+            let address = "x".repeat(60_000);
+            let write = NamingWrite::Bind {
+                name,
+                object: Object::Queue { address },
+                attributes: Attributes::new(),
+            };
+            let command = Command {
+                op: OpId(u128::from(n)),
+                at_unix_ms: 0,
+                write,
+            };
+            directory.apply(&command).expect("accepted");
+        }
+        directory
+    }
+
+    fn files(dir: &Path) -> Vec<(PathBuf, u64)> {
+        let entries = fs::read_dir(dir)
+            .expect("a directory")
+            .map(|e| e.expect("an entry"));
+        let mut files: Vec<_> = entries
+            .map(|e| (e.path(), e.metadata().expect("a file").len()))
+            .collect();
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn whoever_stops_changes_no_snapshot_once_the_directory_is_given_up() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let snapshots = SnapshotDir::open(parent.path().join("snapshots")).expect("opened");
+        let directory = large();
+        let (writer, copy) = (snapshots.clone(), directory.clone());
+        let writing = std::thread::spawn(move || writer.write(&SnapshotMeta::default(), &copy).is_ok());
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while files(&snapshots.dir).is_empty() {
+            assert!(std::time::Instant::now() < deadline, "nothing is written");
+            std::thread::yield_now();
+        }
+        snapshots.close();
+        let given_up = files(&snapshots.dir);
+        let finished = writing.join().expect("no panic");
+        assert_eq!(files(&snapshots.dir), given_up);
+        assert_eq!(snapshots.newest().expect("readable").is_some(), finished);
+        assert!(snapshots.write(&SnapshotMeta::default(), &directory).is_err());
+    }
 }
