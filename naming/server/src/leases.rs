@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use daymark_naming_core::Directory;
 use daymark_naming_proto::{GroupName, LeaseId, MemberName, Write};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 
 use crate::replica::Replica;
@@ -29,7 +31,8 @@ pub(crate) struct Leases {
 struct Armed {
     lease: LeaseId,
     ttl: Duration,
-    deadline: Instant,
+    /// When its end is to be proposed; `None` while that is under way.
+    deadline: Option<Instant>,
     /// Its end was proposed.
     ending: bool,
 }
@@ -58,7 +61,7 @@ impl Leases {
             let entry = kept.unwrap_or(Armed {
                 lease: lease.lease,
                 ttl,
-                deadline: now + ttl,
+                deadline: Some(now + ttl),
                 ending: false,
             });
             armed.insert(key, entry);
@@ -67,11 +70,11 @@ impl Leases {
         self.changed.notify_one();
     }
 
-    /// Gives every membership one full term from `now`: nobody could renew before, because this server had
-    /// not started, or slept.
+    /// Gives every membership whose end was not proposed one full term from `now`: nobody could renew before,
+    /// because this server had not started, or slept.
     pub(crate) fn restart(&self, now: Instant) {
-        for armed in self.armed().values_mut() {
-            armed.deadline = now + armed.ttl;
+        for armed in self.armed().values_mut().filter(|armed| !armed.ending) {
+            armed.deadline = Some(now + armed.ttl);
         }
         self.changed.notify_one();
     }
@@ -81,7 +84,7 @@ impl Leases {
         let key = (group.clone(), member.clone());
         match self.armed().get_mut(&key) {
             Some(armed) if armed.lease == lease && !armed.ending => {
-                armed.deadline = now + armed.ttl;
+                armed.deadline = Some(now + armed.ttl);
                 true
             }
             Some(_) | None => false,
@@ -93,24 +96,40 @@ impl Leases {
         let mut due = Vec::new();
         let mut next = None;
         for ((group, member), armed) in self.armed().iter_mut() {
-            if armed.deadline <= now {
+            let Some(deadline) = armed.deadline else {
+                continue;
+            };
+            if deadline <= now {
                 armed.ending = true;
-                armed.deadline = now + RETRY;
+                armed.deadline = None;
                 due.push(Due {
                     group: group.clone(),
                     member: member.clone(),
                     lease: armed.lease,
                 });
+            } else {
+                next = Some(next.map_or(deadline, |at: Instant| at.min(deadline)));
             }
-            next = Some(next.map_or(armed.deadline, |at: Instant| at.min(armed.deadline)));
         }
         (due, next)
     }
+
+    /// The end of a membership could not be stored: it is due again at `at`.
+    fn retry(&self, due: &Due, at: Instant) {
+        let key = (due.group.clone(), due.member.clone());
+        if let Some(armed) = self.armed().get_mut(&key)
+            && armed.lease == due.lease
+        {
+            armed.deadline = Some(at);
+        }
+    }
 }
 
-/// Proposes the end of every membership whose time is over. Runs until it is dropped.
+/// Proposes the end of every membership whose time is over. A log that is slow to take one delays no other.
+/// Runs until it is dropped.
 pub(crate) async fn keep(leases: Arc<Leases>, replica: Replica) {
     let mut expected = None;
+    let mut ends = FuturesUnordered::new();
     loop {
         let changed = leases.changed.notified();
         let now = Instant::now();
@@ -120,18 +139,19 @@ pub(crate) async fn keep(leases: Arc<Leases>, replica: Replica) {
         }
         let (due, next) = leases.take_due(now);
         expected = next;
-        for due in due {
-            end(&replica, due).await;
+        ends.extend(due.into_iter().map(|due| end(&replica, &leases, due)));
+        tokio::select! {
+            () = until(next) => {}
+            () = changed => {}
+            Some(()) = ends.next() => {}
         }
-        match next {
-            Some(at) => {
-                tokio::select! {
-                    () = tokio::time::sleep_until(at.into()) => {}
-                    () = changed => {}
-                }
-            }
-            None => changed.await,
-        }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -140,16 +160,17 @@ fn overslept(at: Instant, now: Instant) -> Option<Duration> {
     now.checked_duration_since(at).filter(|late| *late > LATE)
 }
 
-async fn end(replica: &Replica, due: Due) {
-    let Due { group, member, lease } = due;
+async fn end(replica: &Replica, leases: &Leases, due: Due) {
+    let Due { group, member, lease } = &due;
     tracing::info!(%group, %member, %lease, "membership was not renewed in time");
     let write = Write::EndLease {
         group: group.clone(),
         member: member.clone(),
-        lease,
+        lease: *lease,
     };
     if let Err(error) = replica.write(crate::identity::new_op(), write).await {
         tracing::warn!(%group, %member, %lease, %error, "the end of a membership could not be stored");
+        leases.retry(&due, Instant::now() + RETRY);
     }
 }
 
@@ -222,12 +243,18 @@ mod tests {
         let (mut directory, leases, start) = directory_with_leases();
         let lease = join(&mut directory, 1);
         leases.follow(&directory, start);
-        assert_eq!(due(&leases, start + TTL), 1);
+        let (due_now, next) = leases.take_due(start + TTL);
+        assert_eq!(due_now.len(), 1);
         assert!(!leases.renew(&label("g"), &label("m"), lease, start + TTL));
+        assert_eq!(next, None, "while its end is under way nothing is expected");
+        assert_eq!(due(&leases, start + TTL * 10), 0);
+        leases.retry(&due_now[0], start + TTL + RETRY);
+        assert!(!leases.renew(&label("g"), &label("m"), lease, start + TTL));
+        leases.restart(start + TTL);
         assert_eq!(
             due(&leases, start + TTL + RETRY),
             1,
-            "what could not be stored is proposed again"
+            "what could not be stored is proposed again, whoever slept meanwhile"
         );
     }
 
