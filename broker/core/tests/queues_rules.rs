@@ -212,3 +212,97 @@ fn a_duplicate_of_a_message_in_memory_is_answered_at_once() {
     }
     assert_eq!(queues.message_count(), 1);
 }
+
+/// The latest credit of link 0 in the outbox.
+fn credit(queues: &mut Machine, owner: OwnerId) -> Option<u32> {
+    let given = |action| match action {
+        Action::Credit { link: 0, credit } => Some(credit),
+        Action::Credit { .. }
+        | Action::Deliver(_)
+        | Action::Accepted { .. }
+        | Action::Confirmed { .. }
+        | Action::Drained { .. } => None,
+    };
+    outbox(queues, owner).into_iter().filter_map(given).next_back()
+}
+
+#[test]
+fn credit_never_permits_more_unanswered_messages_than_a_producer_may_have() {
+    let limits = Limits {
+        producer_credit: 40,
+        producer_unsettled: 100,
+        ..Limits::default()
+    };
+    let (mut queues, queue, owner) = machine(limits);
+    let producer = queues.attach_producer(owner, 0, Some(queue)).unwrap();
+    let mut sent = 0;
+    while let Some(credit) = credit(&mut queues, owner) {
+        assert!(
+            sent + u64::from(credit) <= 100,
+            "{sent} are unanswered, {credit} may follow"
+        );
+        for _ in 0..credit {
+            sent += 1;
+            queues
+                .publish(producer, None, arrival("x", true), Some(sent))
+                .unwrap();
+        }
+    }
+    assert!(sent > 50, "only {sent} were permitted");
+    let positions = queues.close_batch(|_| {}).unwrap();
+    queues.durable(positions.last);
+    assert_eq!(credit(&mut queues, owner), Some(40));
+}
+
+#[test]
+fn messages_that_are_turned_down_use_up_credit_and_bring_new() {
+    let limits = Limits {
+        max_bytes: 10,
+        producer_credit: 4,
+        ..Limits::default()
+    };
+    let (mut queues, queue, owner) = machine(limits);
+    let producer = queues.attach_producer(owner, 0, Some(queue)).unwrap();
+    assert_eq!(credit(&mut queues, owner), Some(4));
+    queues.credit_left(producer, 1);
+    assert_eq!(credit(&mut queues, owner), Some(4));
+    queues
+        .publish(producer, None, arrival(&"x".repeat(20), false), None)
+        .unwrap();
+    for _ in 0..3 {
+        let refused = queues.publish(producer, None, arrival("x", false), None);
+        assert!(matches!(refused, Err(Refused::OutOfMemory { .. })), "{refused:?}");
+    }
+    assert_eq!(credit(&mut queues, owner), None);
+    let consumer = queues.attach_consumer(owner, 1, queue, true).unwrap();
+    queues.set_credit(consumer, 1, false);
+    let out = deliveries(&mut queues, owner);
+    queues
+        .settle(consumer, out[0].message, Settlement::Accepted, None)
+        .unwrap();
+    assert_eq!(credit(&mut queues, owner), Some(4));
+}
+
+#[test]
+fn an_anonymous_producer_that_left_is_in_no_list_of_those_waiting_for_room() {
+    let (mut queues, full, owner) = machine(Limits {
+        producer_credit: 2,
+        ..Limits::default()
+    });
+    let one = QueueLimits {
+        max_messages: 1,
+        ..QueueLimits::default()
+    };
+    assert_eq!(queues.declare("q", one), Ok(full));
+    let free = queues.declare("free", QueueLimits::default()).unwrap();
+    let producer = queues.attach_producer(owner, 0, None).unwrap();
+    assert_eq!(credit(&mut queues, owner), Some(2));
+    for to in [full, free] {
+        queues
+            .publish(producer, Some(to), arrival("x", false), None)
+            .unwrap();
+        assert_eq!(credit(&mut queues, owner), None);
+    }
+    queues.detach_producer(producer);
+    assert!(!format!("{queues:?}").contains(&format!("waiting: [{producer:?}")));
+}

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::record::Record;
-use super::types::{OwnerId, Positions, Settlement};
+use super::types::{OwnerId, Positions, ProducerId, Settlement};
 
 /// Stored bytes of a record beside its payload, roughly; for limits and compaction, not for layout.
 pub(super) const RECORD_OVERHEAD: u64 = 32;
@@ -17,8 +17,16 @@ pub(super) struct Waiter<L, D> {
     pub(super) owner: OwnerId,
     pub(super) link: L,
     pub(super) delivery: D,
-    /// `None`: a producer whose message was stored; else a consumer whose settlement was.
-    pub(super) settlement: Option<Settlement>,
+    pub(super) stored: Stored,
+}
+
+/// What somebody waits for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stored {
+    /// A message of this producer.
+    Message(ProducerId),
+    /// A consumer's settlement.
+    Settlement(Settlement),
 }
 
 #[derive(Debug)]

@@ -142,6 +142,16 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         }
     }
 
+    /// One message of the producer was answered.
+    pub(super) fn answered(&mut self, producer: ProducerId) {
+        if let Some(found) = self.producers.fetch_mut(producer.0) {
+            found.unanswered = found.unanswered.saturating_sub(1);
+            if std::mem::take(&mut found.behind) {
+                self.asking.push(producer);
+            }
+        }
+    }
+
     /// Gives credit to those who asked, or makes them wait for room.
     pub(super) fn grant(&mut self) {
         if !self.waiting.is_empty() && self.has_room() {
@@ -162,12 +172,17 @@ impl<L: Copy, D: Copy> Queues<L, D> {
                 if queue.counts.held || queue.is_full() {
                     queue.counts.held = true;
                     queue.waiting.push(producer);
+                    found.held_by = found.queue;
                     continue;
                 }
             }
+            let window = found.fitting_window(&self.limits);
+            found.behind = found.unanswered.saturating_add(window) > self.limits.producer_unsettled;
+            if found.behind {
+                continue;
+            }
             found.asked = false;
-            found.window =
-                found.fitting_window(self.limits.producer_credit, self.limits.producer_credit_bytes);
+            found.window = window;
             found.credit = found.window;
             let (owner, link, credit) = (found.owner, found.link, found.credit);
             self.post(owner, Action::Credit { link, credit });

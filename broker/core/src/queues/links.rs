@@ -119,8 +119,15 @@ pub(super) struct Producer<L> {
     pub(super) window: u32,
     /// Running mean of its message sizes.
     pub(super) mean_bytes: u64,
-    /// Already asked for credit: in a list of those to be given some, or of those waiting for room.
+    /// Already asked for credit: in a list of those to be given some, or of those waiting for room, or
+    /// `behind`.
     pub(super) asked: bool,
+    /// The queue in whose list of those waiting for room it was put last.
+    pub(super) held_by: Option<QueueId>,
+    /// Messages that were not answered yet.
+    pub(super) unanswered: u32,
+    /// It asked, and gets no credit before some of these are answered.
+    pub(super) behind: bool,
 }
 
 /// Credit of a producer that has not sent anything, so that its message size is not known.
@@ -137,6 +144,9 @@ impl<L> Producer<L> {
             window: 0,
             mean_bytes: 0,
             asked: false,
+            held_by: None,
+            unanswered: 0,
+            behind: false,
         }
     }
 
@@ -147,12 +157,21 @@ impl<L> Producer<L> {
         } else {
             (self.mean_bytes * 7 + bytes) / 8
         };
-        self.credit = self.credit.saturating_sub(1);
+        self.left(self.credit.saturating_sub(1))
+    }
+
+    /// Takes note of the credit that is left and says whether it is time for more.
+    pub(super) fn left(&mut self, credit: u32) -> bool {
+        self.credit = self.credit.min(credit);
         self.credit <= self.window / 2
     }
 
     /// The window that suits its messages.
-    pub(super) fn fitting_window(&self, messages: u32, bytes: u64) -> u32 {
+    pub(super) fn fitting_window(&self, limits: &Limits) -> u32 {
+        let (messages, bytes) = (
+            limits.producer_credit.min(limits.producer_unsettled),
+            limits.producer_credit_bytes,
+        );
         if self.mean_bytes == 0 {
             return messages.min(FIRST_CREDIT);
         }

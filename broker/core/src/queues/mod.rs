@@ -234,14 +234,14 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         let Some(gone) = self.producers.remove_key(producer.0) else {
             return;
         };
-        if let Some(queue) = gone.queue {
-            let queue = &mut self.queues[queue.0 as usize];
-            if !gone.anonymous {
-                queue.counts.producers -= 1;
-            }
-            queue.waiting.retain(|&other| other != producer);
+        if let Some(queue) = gone.queue.filter(|_| !gone.anonymous) {
+            self.queues[queue.0 as usize].counts.producers -= 1;
         }
         if gone.asked {
+            if let Some(queue) = gone.held_by {
+                let waiting = &mut self.queues[queue.0 as usize].waiting;
+                waiting.retain(|&other| other != producer);
+            }
             self.asking.retain(|&other| other != producer);
             self.waiting.retain(|&other| other != producer);
         }
@@ -359,11 +359,14 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             owner,
             link,
             delivery,
-            settlement,
+            stored,
         } = waiter;
-        let action = match settlement {
-            None => Action::Accepted { link, delivery },
-            Some(settlement) => Action::Confirmed {
+        let action = match stored {
+            batch::Stored::Message(producer) => {
+                self.answered(producer);
+                Action::Accepted { link, delivery }
+            }
+            batch::Stored::Settlement(settlement) => Action::Confirmed {
                 link,
                 delivery,
                 settlement,

@@ -2,7 +2,7 @@
 
 use super::Queues;
 use super::arena::NONE;
-use super::batch::{RECORD_OVERHEAD, Waiter};
+use super::batch::{RECORD_OVERHEAD, Stored, Waiter};
 use super::queue::{Message, PRIORITIES};
 use super::record::Record;
 use super::types::{Arrival, ProducerId, QueueId, Refused};
@@ -12,7 +12,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
     /// that is bound. `delivery` is its name for the delivery; `None` if it wants no answer.
     ///
     /// # Errors
-    /// [`Refused::Gone`] without such a producer or queue; [`Refused::OutOfMemory`].
+    /// [`Refused::Gone`] without such a producer or queue; [`Refused::OutOfMemory`]. The credit is spent.
     pub fn publish(
         &mut self,
         producer: ProducerId,
@@ -20,12 +20,6 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         arrival: Arrival,
         delivery: Option<D>,
     ) -> Result<(), Refused> {
-        if self.bytes >= self.limits.max_bytes.saturating_mul(2) {
-            return Err(Refused::OutOfMemory {
-                bytes: self.bytes,
-                limit: self.limits.max_bytes,
-            });
-        }
         let from = self
             .producers
             .fetch_mut(producer.0)
@@ -33,30 +27,45 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         if from.anonymous && to.is_some() {
             from.queue = to;
         }
-        let queue = from.queue.ok_or(Refused::Gone("the queue"))?;
-        let wants_credit = from.sent(arrival.payload.len() as u64);
-        let waiter = delivery.map(|delivery| Waiter {
-            owner: from.owner,
-            link: from.link,
-            delivery,
-            settlement: None,
-        });
-        if wants_credit {
+        let queue = from.queue.filter(|queue| (queue.0 as usize) < self.queues.len());
+        let (owner, link) = (from.owner, from.link);
+        if from.sent(arrival.payload.len() as u64) {
             self.ask(producer);
         }
-        self.store(queue, arrival, waiter)
+        let queue = queue.ok_or(Refused::Gone("the queue"))?;
+        if self.bytes >= self.limits.max_bytes.saturating_mul(2) {
+            return Err(Refused::OutOfMemory {
+                bytes: self.bytes,
+                limit: self.limits.max_bytes,
+            });
+        }
+        let waiter = delivery.map(|delivery| Waiter {
+            owner,
+            link,
+            delivery,
+            stored: Stored::Message(producer),
+        });
+        if waiter.is_some()
+            && let Some(from) = self.producers.fetch_mut(producer.0)
+        {
+            from.unanswered += 1;
+        }
+        self.store(queue, arrival, waiter);
+        Ok(())
     }
 
-    fn store(
-        &mut self,
-        queue: QueueId,
-        arrival: Arrival,
-        waiter: Option<Waiter<L, D>>,
-    ) -> Result<(), Refused> {
-        let to = self
-            .queues
-            .get_mut(queue.0 as usize)
-            .ok_or(Refused::Gone("the queue"))?;
+    /// The producer has `left` credit at most: messages it sent did not get as far as
+    /// [`publish`](Self::publish).
+    pub fn credit_left(&mut self, producer: ProducerId, left: u32) {
+        if let Some(found) = self.producers.fetch_mut(producer.0)
+            && found.left(left)
+        {
+            self.ask(producer);
+        }
+    }
+
+    fn store(&mut self, queue: QueueId, arrival: Arrival, waiter: Option<Waiter<L, D>>) {
+        let to = &mut self.queues[queue.0 as usize];
         if let Some(id) = &arrival.duplicate_id
             && to.duplicates.knows(id)
         {
@@ -64,7 +73,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             // The first one may still be on its way to the store.
             let told = waiter.and_then(|waiter| self.batches.wait_for_all(waiter));
             told.into_iter().for_each(|waiter| self.tell(waiter));
-            return Ok(());
+            return;
         }
         to.counts.received += 1;
         let record = self.admit(queue, arrival);
@@ -74,7 +83,6 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             None => {}
         }
         self.mark_dirty(queue);
-        Ok(())
     }
 
     /// Makes the message part of the queue and returns its record's position, 0 if it needs none.

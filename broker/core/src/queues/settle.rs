@@ -2,7 +2,7 @@
 
 use super::Queues;
 use super::arena::NONE;
-use super::batch::{RECORD_OVERHEAD, Waiter};
+use super::batch::{RECORD_OVERHEAD, Stored, Waiter};
 use super::types::{ConsumerId, MessageRef, Refused, Settlement};
 
 impl<L: Copy, D: Copy> Queues<L, D> {
@@ -25,7 +25,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             owner: by.owner,
             link: by.link,
             delivery,
-            settlement: Some(settlement),
+            stored: Stored::Settlement(settlement),
         });
         let out = self.messages.fetch(message.0);
         let stored = match out {

@@ -19,6 +19,9 @@ pub struct Limits {
     pub max_pending_bytes: u64,
     /// Messages a producer may send ahead.
     pub producer_credit: u32,
+    /// Messages a producer may have out that were not answered yet, those it has credit for included. What
+    /// it sends to waits for the store longer than it takes to send.
+    pub producer_unsettled: u32,
     /// Bytes a producer may send ahead, judged by the size of its latest messages.
     pub producer_credit_bytes: u64,
     /// Deliveries that may wait in one owner's outbox before it is passed over.
@@ -35,6 +38,7 @@ impl Default for Limits {
             max_bytes: 1 << 30,
             max_pending_bytes: 32 << 20,
             producer_credit: 1_000,
+            producer_unsettled: 10_000,
             producer_credit_bytes: 4 << 20,
             outbox_messages: 1_024,
             outbox_bytes: 1 << 20,
