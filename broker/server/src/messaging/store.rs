@@ -96,7 +96,9 @@ async fn compact(shared: &Arc<Shared>, before: u64) {
             state.wake_all();
             (done, state.queues.last_position())
         };
-        wait_durable(shared, last).await;
+        if !became_durable(shared, last).await {
+            return;
+        }
         if let Some(before) = done {
             shared.journal.release_before(before);
             tracing::debug!(before, "compaction ends");
@@ -105,9 +107,14 @@ async fn compact(shared: &Arc<Shared>, before: u64) {
     }
 }
 
-/// Waits until everything up to `position` is durable. The pace of a compaction is that of the disk.
-async fn wait_durable(shared: &Shared, position: u64) {
-    while shared.status.durable() < position && !shared.status.is_shut() {
+/// Waits until everything up to `position` is durable; false if the store was shut before. The pace of a
+/// compaction is that of the disk.
+async fn became_durable(shared: &Shared, position: u64) -> bool {
+    while shared.status.durable() < position {
+        if shared.status.is_shut() {
+            return false;
+        }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+    true
 }
