@@ -4,8 +4,9 @@ mod messaging_support;
 
 use bytes::Bytes;
 use daymark_amqp::{
-    AttachOptions, CloseReason, DistributionMode, Event, Filter, OpenOptions, Outcome, RcvSettleMode, Sasl,
-    SndSettleMode, Source, Symbol, Target, TargetNode, Value, condition, message::MessageBuilder,
+    AttachOptions, CloseReason, DistributionMode, Event, Filter, Message, OpenOptions, Outcome,
+    RcvSettleMode, Sasl, SndSettleMode, Source, Symbol, Target, TargetNode, Value, condition,
+    message::MessageBuilder,
 };
 use daymark_broker_server::messaging::{MessagingConfig, QueueConfig};
 use messaging_support::{Broker, Client, delivery_count, durable, fleeting, numbered, one_queue, text};
@@ -496,6 +497,55 @@ fn a_malformed_message_is_rejected_and_the_link_goes_on() {
 }
 
 #[test]
+fn a_sender_whose_messages_are_turned_down_is_given_credit_all_the_same() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    let attach = AttachOptions {
+        target: Some(Target::Node(TargetNode::default())),
+        ..AttachOptions::to("relay", "")
+    };
+    let relay = client.attach_sender(attach).unwrap();
+    let bound = client.sender("q");
+    for _ in 0..100 {
+        for (link, message) in [
+            (relay, MessageBuilder::new().to("nowhere").text("lost")),
+            (bound, Bytes::from_static(b"not a message")),
+        ] {
+            let delivery = client.send(link, message);
+            let outcome = client.outcome(link, delivery);
+            assert!(matches!(outcome, Outcome::Rejected(Some(_))), "{outcome:?}");
+        }
+    }
+    broker.stop();
+}
+
+#[test]
+fn a_sender_that_aborted_all_it_had_credit_for_is_given_more() {
+    let dir = tempdir().unwrap();
+    let config = MessagingConfig {
+        producer_credit: 1,
+        idle_timeout_ms: 500,
+        ..one_queue()
+    };
+    let broker = Broker::start_with(dir.path(), config);
+    let mut client = Client::connect(broker.addr);
+    let sender = client.sender("q");
+    while client.amqp.sendable(sender) == 0 {
+        client.step();
+    }
+    // Transfer on channel and handle 0: delivery 0, tag "t", aborted.
+    let fields = b"\x43\x43\xa0\x01t\x43\x42\x42\x40\x40\x40\x41";
+    let mut frame = vec![0, 0, 0, 13 + 12, 2, 0, 0, 0, 0, 0x53, 0x14, 0xc0, 13, 10];
+    frame.extend_from_slice(fields);
+    frame[3] = u8::try_from(frame.len()).unwrap();
+    frame[12] = u8::try_from(fields.len() + 1).unwrap();
+    client.write_raw(&frame);
+    client.read_raw_until("a flow", b"\x00\x53\x13");
+    broker.stop();
+}
+
+#[test]
 fn a_stop_closes_connections_and_says_so() {
     let dir = tempdir().unwrap();
     let broker = Broker::start(dir.path());
@@ -557,6 +607,15 @@ fn a_slow_store_slows_producers_and_loses_nothing() {
 
 #[test]
 fn a_consumer_that_settles_nothing_is_cut_off_and_goes_on_when_it_settles() {
+    cut_off_until_it_settles(true);
+}
+
+#[test]
+fn a_consumer_that_lets_the_broker_settle_goes_on_likewise() {
+    cut_off_until_it_settles(false);
+}
+
+fn cut_off_until_it_settles(settled: bool) {
     let dir = tempdir().unwrap();
     let broker = Broker::start(dir.path());
     let mut client = Client::connect(broker.addr);
@@ -571,13 +630,21 @@ fn a_consumer_that_settles_nothing_is_cut_off_and_goes_on_when_it_settles() {
     let held: Vec<_> = (0..10_000).map(|_| idle.receive()).collect();
     assert!(!idle.sees(|event| matches!(event, Event::Message(_)).then_some(())));
     assert_eq!(broker.stats().queues[0].unsettled, 10_000);
-    for message in &held {
+    let (first, rest) = held.split_at(10);
+    let accept = |idle: &mut Client, message: &Message| {
         let accepted = daymark_amqp::DeliveryState::ACCEPTED;
         idle.amqp
-            .settle(message.link, message.delivery, accepted, true)
+            .settle(message.link, message.delivery, accepted, settled)
             .unwrap();
+    };
+    for message in first {
+        accept(&mut idle, message);
+        idle.receive();
     }
-    for _ in 0..500 {
+    for message in rest {
+        accept(&mut idle, message);
+    }
+    for _ in 10..500 {
         idle.receive();
     }
     broker.stop();

@@ -19,6 +19,10 @@ use super::{MessagingConfig, StoreFailure};
 /// has to be opened with at least twice that in `max_pending_bytes`, never turns one down.
 const JOURNAL_BYTES: u64 = 96 << 20;
 
+/// Deliveries of one link, in each direction, that may be unsettled. Producers get no credit for more, and
+/// consumers that settle nothing no messages.
+pub(super) const MAX_UNSETTLED: u32 = 10_000;
+
 /// The queues of this broker: links and deliveries are those of the AMQP engine.
 pub(super) type AmqpQueues = Queues<LinkId, DeliveryId>;
 
@@ -80,6 +84,7 @@ pub(super) fn limits(config: &MessagingConfig) -> Limits {
         max_pending_bytes: config.max_pending_bytes,
         producer_credit: config.producer_credit,
         producer_credit_bytes: config.producer_credit_bytes,
+        producer_unsettled: MAX_UNSETTLED,
         ..Limits::default()
     }
 }

@@ -152,6 +152,8 @@ impl Client {
         stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
         let config = Config {
             sasl,
+            // The broker's bound is the one to be met.
+            max_unsettled: 100_000,
             ..Config::default()
         };
         Self {
@@ -344,6 +346,28 @@ impl Client {
             } if *of == link && *id == delivery => Some(()),
             _ => None,
         });
+    }
+
+    /// Writes what the engine would not.
+    pub(crate) fn write_raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Reads, past the engine, until these bytes have come in; keeps the connection alive meanwhile.
+    pub(crate) fn read_raw_until(&mut self, what: &str, wanted: &[u8]) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = Vec::new();
+        while !seen.windows(wanted.len()).any(|window| window == wanted) {
+            assert!(Instant::now() < deadline, "waiting for {what}, read {seen:x?}");
+            let mut buffer = [0; 4_096];
+            match self.stream.read(&mut buffer) {
+                Ok(read) => seen.extend_from_slice(&buffer[..read]),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    self.write_raw(&[0, 0, 0, 8, 2, 0, 0, 0]);
+                }
+                Err(error) => panic!("waiting for {what}: {error}"),
+            }
+        }
     }
 
     /// Nothing is said any more: the socket just closes.

@@ -42,12 +42,15 @@ impl Peer {
                 arrival,
                 delivery,
             } => {
-                if let Err(error) = self.publish(state, producer, link, to, arrival, delivery)
-                    && let Some(delivery) = delivery
-                {
-                    self.replies.push(Reply::Reject(link, delivery, error));
+                if let Err(error) = self.publish(state, producer, link, to, arrival, delivery) {
+                    // What comes after it in this batch is counted twice, and the credit renewed earlier.
+                    state.queues.credit_left(producer, self.amqp.credit(link));
+                    if let Some(delivery) = delivery {
+                        self.replies.push(Reply::Reject(link, delivery, error));
+                    }
                 }
             }
+            Input::Spent { producer, left } => state.queues.credit_left(producer, left),
             Input::Settle {
                 consumer,
                 message,

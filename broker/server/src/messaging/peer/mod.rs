@@ -44,6 +44,11 @@ enum Input {
         arrival: Arrival,
         delivery: Option<DeliveryId>,
     },
+    /// The producer's credit fell to this without a message that could be published.
+    Spent {
+        producer: ProducerId,
+        left: u32,
+    },
     Settle {
         consumer: ConsumerId,
         message: MessageRef,
@@ -245,6 +250,7 @@ impl Peer {
         let Some(Link::Producer { id, anonymous }) = self.links.get(&message.link) else {
             return;
         };
+        let (link, producer) = (message.link, *id);
         let delivery = (!message.settled).then_some(message.delivery);
         let read = match message.txn {
             Some(_) => Err(AmqpError::new(
@@ -253,16 +259,36 @@ impl Peer {
             )),
             None => arrival::read(message.payload, *anonymous),
         };
-        match (read, delivery) {
-            (Ok((arrival, to)), delivery) => self.inputs.push(Input::Publish {
-                link: message.link,
-                producer: *id,
-                to,
-                arrival,
-                delivery,
-            }),
-            (Err(error), Some(delivery)) => reject(&mut self.amqp, message.link, delivery, error),
-            (Err(error), None) => tracing::debug!(%error, "a message sent settled was dropped"),
+        let error = match read {
+            Ok((arrival, to)) => {
+                return self.inputs.push(Input::Publish {
+                    link,
+                    producer,
+                    to,
+                    arrival,
+                    delivery,
+                });
+            }
+            Err(error) => error,
+        };
+        let left = self.amqp.credit(link);
+        self.inputs.push(Input::Spent { producer, left });
+        match delivery {
+            Some(delivery) => reject(&mut self.amqp, link, delivery, error),
+            None => tracing::debug!(%error, "a message sent settled was dropped"),
+        }
+    }
+
+    /// Deliveries that a peer aborts use up credit and are no events. A producer that has none left for that
+    /// reason is found here, now and then.
+    pub(super) fn ask_for_spent_credit(&mut self) {
+        for (link, held) in &self.links {
+            if let Link::Producer { id, .. } = held
+                && self.amqp.credit(*link) == 0
+            {
+                let producer = *id;
+                self.inputs.push(Input::Spent { producer, left: 0 });
+            }
         }
     }
 
@@ -275,10 +301,8 @@ impl Peer {
         settled: bool,
     ) {
         let Some(Link::Consumer {
-            id,
-            default_outcome,
-            starved,
-        }) = self.links.get_mut(&link)
+            id, default_outcome, ..
+        }) = self.links.get(&link)
         else {
             return;
         };
@@ -293,9 +317,19 @@ impl Peer {
             settlement,
             confirm: (!settled).then_some(delivery),
         });
+        if settled {
+            self.feed(link);
+        }
+    }
+
+    /// Deliveries of the link were settled: if too many that were not cut it off, it goes on.
+    fn feed(&mut self, link: LinkId) {
+        let Some(Link::Consumer { id, starved, .. }) = self.links.get_mut(&link) else {
+            return;
+        };
         let sendable = self.amqp.sendable(link);
-        if *starved && settled && sendable > 0 {
-            *starved = false;
+        if *starved && sendable > 0 {
+            *starved = sendable < self.amqp.credit(link);
             self.inputs.push(Input::Credit {
                 consumer: *id,
                 credit: sendable,

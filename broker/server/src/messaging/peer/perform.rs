@@ -15,6 +15,7 @@ impl Peer {
             self.reply(reply);
         }
         let mut actions = std::mem::take(&mut self.actions);
+        let mut confirmed = Vec::new();
         for action in actions.drain(..) {
             match action {
                 Action::Deliver(delivery) => self.deliver(delivery),
@@ -28,6 +29,9 @@ impl Peer {
                 } => {
                     let state = DeliveryState::Outcome(outcome_of(settlement));
                     let _ = self.amqp.settle(link, delivery, state, true);
+                    if confirmed.last() != Some(&link) {
+                        confirmed.push(link);
+                    }
                 }
                 Action::Credit { link, credit } => {
                     let _ = self.amqp.grant_credit(link, credit, false);
@@ -38,6 +42,9 @@ impl Peer {
             }
         }
         self.actions = actions;
+        for link in confirmed {
+            self.feed(link);
+        }
     }
 
     fn reply(&mut self, reply: Reply) {
