@@ -726,6 +726,52 @@ async fn a_message_without_a_decision_goes_back() {
 }
 
 #[tokio::test]
+async fn any_number_of_messages_dropped_at_once_goes_back() {
+    const MANY: usize = 1500; // More than the commands that wait for the driver at a time.
+    let store = store();
+    let broker = Broker::start(&store, Settings::of(1)).await;
+    let (_connection, session) = session(&[&broker]).await;
+    let q = Destination::queue("q");
+    let producer = session.producer(&q).await.expect("a producer");
+    let mut receipts = Vec::new();
+    for number in 0..MANY {
+        let message = Message::text(number.to_string());
+        receipts.push(producer.send_async(message).await.expect("taken"));
+        if receipts.len() == 500 {
+            for receipt in receipts.drain(..) {
+                receipt.await.expect("stored");
+            }
+        }
+    }
+    let options = ConsumerOptions {
+        prefetch: 2000,
+        ..ConsumerOptions::default()
+    };
+    let consumer = session.consumer_with(&q, options).await.expect("a consumer");
+    let mut deliveries = Vec::new();
+    for _ in 0..MANY {
+        deliveries.push(next(&consumer).await);
+    }
+    drop(deliveries);
+    for _ in 0..MANY {
+        next(&consumer).await.accept().await.expect("accepted");
+    }
+    assert_eq!(store.lock().expect("the store").settled.len(), MANY);
+}
+
+#[tokio::test]
+async fn a_wait_that_no_clock_can_hold_is_a_long_wait() {
+    let store = store();
+    let broker = Broker::start(&store, Settings::of(1)).await;
+    let (_connection, session) = session(&[&broker]).await;
+    let (producer, consumer) = both(&session).await;
+    let waiting = tokio::spawn(async move { consumer.receive(Duration::MAX).await.map(|got| got.is_some()) });
+    send(&producer, &["a"]).await;
+    let received = tokio::time::timeout(WAIT, waiting).await.expect("in time");
+    assert!(received.expect("no panic").expect("the consumer lives"));
+}
+
+#[tokio::test]
 async fn the_broker_sends_no_more_ahead_than_the_prefetch() {
     let store = store();
     let broker = Broker::start(&store, Settings::of(1)).await;

@@ -172,7 +172,12 @@ impl Search {
         if let BrokerFailure::Denied { reason } = why {
             return Some(Err(ConnectError::AuthenticationFailed { address, reason }));
         }
-        let growth = self.settings.reconnect_interval_multiplier.clamp(1.0, 100.0);
+        let growth = self.settings.reconnect_interval_multiplier;
+        let growth = if growth.is_nan() {
+            1.0
+        } else {
+            growth.clamp(1.0, 100.0)
+        };
         let longest = Duration::from_millis(self.settings.max_reconnect_interval_ms.max(1));
         if let Some(place) = self.places.iter_mut().find(|place| place.address == address) {
             place.busy = false;

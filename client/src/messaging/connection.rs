@@ -111,6 +111,9 @@ impl Shared {
 #[derive(Clone)]
 pub(super) struct Line {
     pub(super) commands: mpsc::Sender<Command>,
+    /// What dropped handles leave to be done. Nobody can wait when a handle is dropped, so there is no limit but
+    /// that of what there was to drop.
+    dropped: mpsc::UnboundedSender<Command>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -130,6 +133,25 @@ impl From<NoAnswer> for OpenError {
 }
 
 impl Line {
+    pub(super) const fn new(
+        commands: mpsc::Sender<Command>,
+        dropped: mpsc::UnboundedSender<Command>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            commands,
+            dropped,
+            shared,
+        }
+    }
+
+    /// Leaves a command to the driver on behalf of a handle that is dropped. It is done after everything that
+    /// was told before.
+    pub(super) fn leave(&self, command: Command) {
+        // Where the connection is over, everything was given up with it.
+        let _ = self.dropped.send(command);
+    }
+
     pub(super) fn next_key(&self) -> u64 {
         self.shared.next_key.fetch_add(1, Ordering::Relaxed)
     }
@@ -294,8 +316,7 @@ pub(super) struct SessionHandle {
 
 impl Drop for SessionHandle {
     fn drop(&mut self) {
-        // Where the driver is busy, the session ends with the connection.
-        let _ = self.line.commands.try_send(Command::CloseSession {
+        self.line.leave(Command::CloseSession {
             key: self.key,
             reply: None,
         });

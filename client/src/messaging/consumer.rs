@@ -16,6 +16,7 @@ use super::driver::Command;
 use super::error::{OpenError, ReceiveError, SettleError};
 use super::inbound::{Incoming, SettleReply, Shelf, Token};
 use super::message::Message;
+use crate::naming::after;
 
 /// How a consumer receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,8 +56,7 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // Where the driver is busy, the consumer ends with the connection.
-        let _ = self.session.line.commands.try_send(Command::CloseConsumer {
+        self.session.line.leave(Command::CloseConsumer {
             key: self.key,
             reply: None,
         });
@@ -92,12 +92,12 @@ impl Consumer {
     }
 
     /// The next message; `None` when none came within `timeout`. During a failover it keeps waiting. May be
-    /// dropped while it waits without losing a message.
+    /// dropped while it waits without losing a message. `Duration::MAX` waits for ever.
     ///
     /// # Errors
     /// `ReceiveError` when no message will ever come.
     pub async fn receive(&self, timeout: Duration) -> Result<Option<Delivery>, ReceiveError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = after(Instant::now(), timeout);
         loop {
             let news = self.held.shelf.news.notified();
             while let Some(incoming) = self.take()? {
@@ -298,13 +298,7 @@ impl Delivery {
     fn decide(&self, outcome: Outcome) {
         if !self.settled.swap(true, Ordering::AcqRel) && !self.presettled {
             let (reply, _) = oneshot::channel();
-            // Where the driver is busy, the message goes back when the consumer ends.
-            let _ = self
-                .consumer
-                .session
-                .line
-                .commands
-                .try_send(self.command(outcome, reply));
+            self.consumer.session.line.leave(self.command(outcome, reply));
         }
     }
 }

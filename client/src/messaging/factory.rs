@@ -14,7 +14,7 @@ use super::connection::Connection;
 use super::driver;
 use super::error::{BrokerFailure, ConnectError};
 use super::message::DuplicateId;
-use crate::naming::{Credentials, Follow, Following, LookupError, Naming};
+use crate::naming::{Credentials, Follow, Following, LookupError, Naming, after};
 
 /// The most addresses kept: those of the factory, and those a broker taught.
 const ADDRESSES_MAX: usize = 64;
@@ -266,7 +266,7 @@ impl Naming {
 
     async fn lookup_available(&self, name: &Name) -> Result<Binding, LookupError> {
         let total = self.config().total_timeout;
-        let deadline = tokio::time::Instant::now() + total;
+        let deadline = after(tokio::time::Instant::now(), total);
         loop {
             let error = match self.lookup(name).await {
                 Ok(binding) => return Ok(binding),

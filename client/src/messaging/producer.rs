@@ -44,8 +44,7 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // Where the driver is busy, the producer ends with the connection.
-        let _ = self.session.line.commands.try_send(Command::CloseProducer {
+        self.session.line.leave(Command::CloseProducer {
             key: self.key,
             reply: None,
         });

@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::LookupError;
-use super::{Naming, Watch};
+use super::{Naming, Watch, after};
 
 /// How often a name that leads through links is resolved again, in case a link in between has changed.
 const LINK_REFRESH: Duration = Duration::from_secs(5);
@@ -124,7 +124,7 @@ impl Follow {
     /// # Errors
     /// `NotBoundInTime` with how it stood at the end.
     pub async fn wait_bound(&mut self, timeout: Duration) -> Result<Arc<Binding>, LookupError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = after(Instant::now(), timeout);
         loop {
             if let Following::Bound(binding) = &*self.state.borrow_and_update() {
                 return Ok(Arc::clone(binding));

@@ -465,6 +465,14 @@ impl Naming {
     }
 }
 
+/// A wait so long that it might as well be for ever, and that every clock can hold.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+/// When a wait that begins now ends. One that no clock can hold ends in thirty years.
+pub(crate) fn after(now: Instant, wait: Duration) -> Instant {
+    now + wait.min(FOR_EVER)
+}
+
 /// Whether waiting may turn this refusal into an answer.
 fn is_waited_for(error: &NamingError) -> bool {
     matches!(error, NamingError::NameNotFound { .. }) || error.advice() == Advice::WaitForRebind

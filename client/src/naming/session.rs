@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::after;
 use super::book::Book;
 use super::config::NamingConfig;
 use super::error::{Failure, LookupError};
@@ -97,7 +98,7 @@ impl Session {
         read: impl Fn(&Bytes) -> Result<Read<T>, String>,
     ) -> Result<T, LookupError> {
         let started = Instant::now();
-        let deadline = started + self.config.total_timeout;
+        let deadline = after(started, self.config.total_timeout);
         let mut unknown = None;
         loop {
             let link = match self.link(deadline).await {
@@ -140,7 +141,7 @@ impl Session {
         events: impl Fn() -> (mpsc::Sender<Bytes>, mpsc::Receiver<Bytes>),
     ) -> Result<(Link, i64, mpsc::Receiver<Bytes>), LookupError> {
         let started = Instant::now();
-        let deadline = started + self.config.total_timeout;
+        let deadline = after(started, self.config.total_timeout);
         loop {
             let link = match self.link(deadline).await {
                 Ok(link) => link,

@@ -72,9 +72,30 @@ impl Driver {
     pub(super) fn take(&mut self, first: Option<Command>) {
         let Some(first) = first else {
             // Nobody holds the connection any more.
+            while let Ok(left) = self.dropped.try_recv() {
+                self.on_command(left);
+            }
             return self.close(None);
         };
         self.on_command(first);
+        self.take_queued();
+    }
+
+    /// Does what dropped handles left, after the commands that were told before.
+    pub(super) fn take_left(&mut self, first: Command) {
+        let more = self.dropped.len();
+        self.take_queued();
+        self.on_command(first);
+        for _ in 0..more {
+            match self.dropped.try_recv() {
+                Ok(left) => self.on_command(left),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Takes at least everything that is in the queue now.
+    fn take_queued(&mut self) {
         for _ in 0..COMMANDS_MAX {
             match self.commands.try_recv() {
                 Ok(command) => self.on_command(command),

@@ -45,12 +45,14 @@ pub(super) async fn start(
     };
     let shared = Arc::new(Shared::new(status, settings));
     let (commands, received) = mpsc::channel(COMMANDS_MAX);
+    let (drops, dropped) = mpsc::unbounded_channel();
     let driver = Driver {
         follow: factory.follower(),
         factory,
         identity,
         shared: Arc::clone(&shared),
         commands: received,
+        dropped,
         wire: None,
         epoch: Epoch(0),
         generation: 0,
@@ -63,7 +65,7 @@ pub(super) async fn start(
         closing: None,
     };
     tokio::spawn(driver.run(opened));
-    Ok(Connection::new(Line { commands, shared }))
+    Ok(Connection::new(Line::new(commands, drops, shared)))
 }
 
 /// Attempts per address; negative means as many as the time allows.
@@ -96,6 +98,8 @@ struct Driver {
     identity: Identity,
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
+    /// What dropped handles left.
+    dropped: mpsc::UnboundedReceiver<Command>,
     wire: Option<Wire>,
     epoch: Epoch,
     /// Counts the connections to brokers, so that deliveries of an old one are known.
@@ -153,6 +157,7 @@ impl Driver {
             tokio::select! {
                 () = wire.turn() => {}
                 command = self.commands.recv(), if self.closing.is_none() => self.take(command),
+                Some(left) = self.dropped.recv(), if self.closing.is_none() => self.take_left(left),
                 () = connect::change(&mut self.follow) => {
                     let newer = self.factory.epoch();
                     if newer > self.epoch {
@@ -299,6 +304,7 @@ impl Driver {
                 found = &mut search => {
                     return found.map_err(|error| Disconnected::GaveUp(Arc::new(error)));
                 }
+                Some(left) = self.dropped.recv() => self.take_left(left),
                 command = self.commands.recv() => {
                     self.take(command);
                     if self.closing.is_some() {
