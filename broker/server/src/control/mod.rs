@@ -106,6 +106,8 @@ pub(crate) struct Driver {
     reporter: mpsc::Sender<Report>,
     /// Work done beside the loop; it ends with the driver.
     beside: JoinSet<()>,
+    /// Waits for the end of the open store; it holds the store and ends with the term.
+    watching: JoinSet<()>,
     office: Office,
     /// Counts releases: a report from before the last one is void.
     term: u64,
@@ -166,6 +168,7 @@ impl Driver {
             reports,
             reporter,
             beside: JoinSet::new(),
+            watching: JoinSet::new(),
             office: Office::Empty,
             term: 0,
             lease: None,
@@ -320,7 +323,11 @@ impl Driver {
         if let Office::Open(messaging) = &self.office {
             let (term, messaging) = (self.term, Arc::clone(messaging));
             self.board.show_messaging(Arc::downgrade(&messaging));
-            self.report(watch_store(term, messaging));
+            let reporter = self.reporter.clone();
+            self.watching.spawn(async move {
+                // Nobody listens any more only when the broker ends.
+                let _ = reporter.send(watch_store(term, messaging).await).await;
+            });
         }
     }
 
@@ -533,7 +540,12 @@ impl Driver {
         self.board.show_messaging(Weak::new());
         match std::mem::take(&mut self.office) {
             Office::Empty => {}
-            Office::Open(messaging) => office::close_port(&messaging, None).await,
+            Office::Open(messaging) => {
+                office::close_port(&messaging, None).await;
+                self.watching.shutdown().await;
+                // Where it did not stop in time, dropping it closes the store and frees its lock.
+                let _ = tokio::task::spawn_blocking(move || drop(messaging)).await;
+            }
             // Closing files may block, so it is not done here.
             held @ (Office::Locked(_) | Office::Fenced(_)) => {
                 let _ = tokio::task::spawn_blocking(move || drop(held)).await;
@@ -558,11 +570,16 @@ impl Driver {
         }
         match note {
             Note::LockBusy { holder } => self.answer_waiting(&Err(holder.clone())),
+            Note::Standby {
+                watching: Some(active),
+            } => {
+                self.answer_waiting(&Err(format!("{active} became active first")));
+            }
             Note::ClaimRefused { active } => {
                 self.answer_waiting(&Err(format!("naming says that {active} is active")));
             }
             Note::Discovering { .. }
-            | Note::Standby { .. }
+            | Note::Standby { watching: None }
             | Note::Suspected { .. }
             | Note::Cleared { .. }
             | Note::Confirmed { .. }
