@@ -13,7 +13,7 @@ use daymark_amqp::{
     mechanism,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -193,6 +193,9 @@ pub(crate) fn store() -> Arc<Mutex<Store>> {
     Arc::default()
 }
 
+/// Bound to the ports of brokers that were killed, and not listening there.
+static GRAVES: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
+
 impl Broker {
     pub(crate) async fn start(store: &Arc<Mutex<Store>>, settings: Settings) -> Self {
         Self::start_at("127.0.0.1:0".parse().expect("an address"), store, settings).await
@@ -214,10 +217,15 @@ impl Broker {
         }
     }
 
-    /// The process dies: port and connections close without a word.
+    /// The process dies: port and connections close without a word. The port stays refused and taken, so that no
+    /// broker of another test is found there.
     pub(crate) async fn kill(mut self) {
         self.task.abort();
         let _ = (&mut self.task).await;
+        let grave = TcpSocket::new_v4().expect("a socket");
+        grave.set_reuseaddr(true).expect("an option");
+        grave.bind(self.address).expect("the port that was just closed");
+        GRAVES.lock().expect("the graves").push(grave);
     }
 
     pub(crate) fn connections(&self) -> u64 {
