@@ -110,6 +110,23 @@ impl DuplicateWindow {
         }
     }
 
+    /// Adds an id read back from the store, which was new when it was stored. Nothing is known before
+    /// [`recalled`](Self::recalled).
+    pub(super) fn recall(&mut self, id: DuplicateId, position: u64, capacity: usize) {
+        self.order.push_back((id, position));
+        if self.order.len() > capacity {
+            self.order.pop_front();
+        }
+    }
+
+    /// Everything was read back.
+    pub(super) fn recalled(&mut self) {
+        let known = &mut self.known;
+        known.reserve(self.order.len());
+        // An id may be there twice if the window was smaller when it was stored.
+        self.order.retain(|(id, _)| known.insert(id.clone()));
+    }
+
     pub(super) fn clear(&mut self) {
         self.order.clear();
         self.known.clear();
@@ -163,6 +180,21 @@ mod tests {
         }
         assert!(!window.knows(&id(0)));
         assert!(window.knows(&id(1)) && window.knows(&id(3)));
+    }
+
+    #[test]
+    fn a_window_read_back_knows_the_latest_ids_each_once() {
+        let id = |n: u32| DuplicateId::new(format!("id-{n}").as_bytes()).unwrap();
+        let mut window = DuplicateWindow::default();
+        for n in [0, 1, 2, 1] {
+            window.recall(id(n), 7, 3);
+        }
+        window.recalled();
+        assert!(!window.knows(&id(0)) && window.knows(&id(1)) && window.knows(&id(2)));
+        window.remember(id(3), 8, 3);
+        assert!(window.knows(&id(1)));
+        window.remember(id(4), 9, 3);
+        assert!(!window.knows(&id(1)) && window.knows(&id(2)));
     }
 
     #[test]

@@ -95,7 +95,6 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
                 payload,
             } => {
                 self.duplicate(queue, duplicate_id, position)?;
-                self.forget(id);
                 let message = Message {
                     payload: self.copies.copy(payload),
                     id,
@@ -156,7 +155,7 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
         if let Some(id) = id {
             let capacity = self.queues.limits.duplicate_window;
             let window = &mut self.queues.queues[queue as usize].duplicates;
-            window.remember(id, position, capacity);
+            window.recall(id, position, capacity);
         }
         Ok(())
     }
@@ -173,14 +172,19 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
         self.queues.stored_bytes += message.size() + RECORD_OVERHEAD;
         let id = message.id;
         let place = self.queues.messages.insert(message);
-        self.places.insert(id, place.index);
+        // The latest record of a message counts.
+        let earlier = self.places.insert(id, place.index);
+        self.remove(earlier);
     }
 
-    /// The message was settled, or is shown again by a later record. One that was never shown was settled
-    /// before the oldest record that is left.
+    /// The message was settled. One that was never shown was settled before the oldest record that is left.
     fn forget(&mut self, id: u64) {
         self.highest_id = self.highest_id.max(id);
         let place = self.places.remove(&id);
+        self.remove(place);
+    }
+
+    fn remove(&mut self, place: Option<u32>) {
         if let Some(message) = place.and_then(|index| self.queues.messages.remove(index)) {
             self.queues.stored_bytes -= message.size() + RECORD_OVERHEAD;
         }
@@ -215,7 +219,10 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
             to.push(message.priority, message.id, index);
             queues.bytes += message.size();
         }
-        queues.queues.iter_mut().for_each(Queue::sort);
+        for queue in &mut queues.queues {
+            queue.sort();
+            queue.duplicates.recalled();
+        }
         Ok(queues)
     }
 }
