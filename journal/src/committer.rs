@@ -264,6 +264,9 @@ impl Committer {
     fn make_room(&mut self, bytes: u64) -> Result<(), JournalError> {
         let active = &self.active;
         let full = active.at + bytes > self.shared.options.segment_bytes && !active.is_empty();
+        if !active.file.filled && active.at + bytes > self.shared.options.segment_bytes / 4 {
+            self.housekeeper.hurry();
+        }
         let outgrown = !active.file.filled && self.shared.options.preallocate && self.housekeeper.is_ready();
         if !full && !outgrown {
             return Ok(());

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use crate::disk::Disk;
@@ -21,6 +22,9 @@ use crate::segment::{SegmentFile, Spare};
 
 /// Released files that are kept for use as segments.
 const SPARES: usize = 2;
+
+/// How long a new owner has the disk to itself: whoever waited for a takeover waits for its first commits.
+const QUIET: Duration = Duration::from_millis(200);
 
 /// The committer's side of the housekeeper.
 #[derive(Debug)]
@@ -41,6 +45,8 @@ struct Desk {
 #[derive(Debug, Default)]
 struct Orders {
     segment_wanted: bool,
+    /// When preparing and deleting may begin; `None` for now.
+    quiet_until: Option<Instant>,
     ready: Option<SegmentFile>,
     retired: VecDeque<Retired>,
     leftovers: Vec<PathBuf>,
@@ -75,7 +81,10 @@ impl Housekeeper {
         next_id: u64,
     ) -> io::Result<Self> {
         let desk = Arc::new(Desk {
-            orders: Mutex::default(),
+            orders: Mutex::new(Orders {
+                quiet_until: Some(Instant::now() + QUIET),
+                ..Orders::default()
+            }),
             changed: Condvar::new(),
             next_id: AtomicU64::new(next_id),
             next_spare: AtomicU64::new(1),
@@ -110,6 +119,13 @@ impl Housekeeper {
     pub(crate) fn want_segment(&self) {
         lock(&self.desk.orders).segment_wanted = true;
         self.desk.changed.notify_one();
+    }
+
+    /// The next segment is needed soon: preparing it begins now.
+    pub(crate) fn hurry(&self) {
+        if lock(&self.desk.orders).quiet_until.take().is_some() {
+            self.desk.changed.notify_one();
+        }
     }
 
     /// Whether a segment lies ready.
@@ -197,6 +213,16 @@ impl Worker {
             }
             if let Some(retired) = orders.retired.pop_front() {
                 return Some(Task::Remove(retired));
+            }
+            if let Some(until) = orders.quiet_until {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    orders.quiet_until = None;
+                } else {
+                    let woken = self.desk.changed.wait_timeout(orders, left);
+                    orders = woken.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                continue;
             }
             if std::mem::take(&mut orders.segment_wanted) && orders.ready.is_none() {
                 return Some(Task::Prepare);

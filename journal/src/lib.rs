@@ -66,8 +66,8 @@
 //!
 //! # Start-up and segments
 //! An owner starts with a segment that grows, which is created while the others are read, and the next one is
-//! filled with zeros in the background; the first commit after that moves over. Released segments of the same owner are used
-//! again, at most two wait, the rest is deleted.
+//! filled with zeros in the background, after a quiet time for the first commits; the first commit after that
+//! moves over. Released segments of the same owner are used again, at most two wait, the rest is deleted.
 
 mod batch;
 mod committer;
