@@ -32,6 +32,7 @@ pub(crate) struct Machine {
     state: Arc<State>,
     leases: Arc<Leases>,
     snapshots: SnapshotDir,
+    has_readers: bool,
 }
 
 /// Those who wait for a batch, and what else follows it.
@@ -56,6 +57,20 @@ impl Machine {
             state,
             leases,
             snapshots,
+            has_readers: false,
+        }
+    }
+
+    /// Publishes what was recovered, and from now on every batch. Before, nobody can read a root, and each one
+    /// published is copied wherever the next batch changes it.
+    pub(crate) fn publish_from_now_on(&mut self) {
+        self.has_readers = true;
+        self.publish();
+    }
+
+    fn publish(&self) {
+        if self.has_readers {
+            self.state.publish(self.working.clone());
         }
     }
 
@@ -89,7 +104,7 @@ impl Machine {
 
     /// Makes the batch visible, then answers those who wait for it.
     fn finish(&mut self, aftermath: Aftermath) {
-        self.state.publish(self.working.clone());
+        self.publish();
         if aftermath.memberships_changed {
             self.leases.follow(&self.working.directory, Instant::now());
         }

@@ -101,6 +101,12 @@ pub(crate) async fn start(options: &NamingOptions) -> Result<Started, StartError
     let raft = Raft::new(identity.node, Arc::new(config), NoPeers, store, machine)
         .await
         .map_err(replica_error)?;
+    raft.with_state_machine(|machine| {
+        machine.publish_from_now_on();
+        Box::pin(std::future::ready(()))
+    })
+    .await
+    .map_err(replica_error)?;
     let replica = Replica {
         raft,
         journal,
