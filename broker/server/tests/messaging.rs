@@ -4,8 +4,8 @@ mod messaging_support;
 
 use bytes::Bytes;
 use daymark_amqp::{
-    AttachOptions, CloseReason, DistributionMode, Event, Filter, Message, OpenOptions, Outcome,
-    RcvSettleMode, Sasl, SndSettleMode, Source, Symbol, Target, TargetNode, Value, condition,
+    AttachOptions, CloseReason, DeliveryState, DistributionMode, Event, Filter, Message, OpenOptions,
+    Outcome, RcvSettleMode, Sasl, SndSettleMode, Source, Symbol, Target, TargetNode, TxnId, Value, condition,
     message::MessageBuilder,
 };
 use daymark_broker_server::messaging::{MessagingConfig, QueueConfig};
@@ -100,6 +100,30 @@ fn a_released_message_takes_its_old_place_and_a_failed_one_counts() {
     let names: Vec<_> = again.iter().map(text).collect();
     assert_eq!(names, ["a", "b", "c"]);
     assert_eq!(again.iter().map(delivery_count).collect::<Vec<_>>(), [1, 0, 0]);
+    broker.stop();
+}
+
+#[test]
+fn a_message_accepted_in_a_transaction_there_cannot_be_is_not_gone() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    let sender = client.sender("q");
+    client.put(sender, fleeting("stays"));
+    let receiver = client.receiver("q", 1);
+    let message = client.receive();
+    let state = DeliveryState::Transactional {
+        txn: TxnId::new(&b"t"[..]),
+        outcome: Some(Outcome::Accepted),
+    };
+    client
+        .amqp
+        .settle(receiver, message.delivery, state, false)
+        .unwrap();
+    let error = client.detached(receiver).expect("the detach says why");
+    assert_eq!(error.condition, condition::NOT_IMPLEMENTED);
+    client.receiver("q", 1);
+    assert_eq!(text(&client.receive()), "stays");
     broker.stop();
 }
 
@@ -568,7 +592,7 @@ fn an_accept_just_before_the_close_counts() {
     client.put(sender, durable("done"));
     client.receiver("q", 1);
     let done = client.receive();
-    let accepted = daymark_amqp::DeliveryState::ACCEPTED;
+    let accepted = DeliveryState::ACCEPTED;
     client
         .amqp
         .settle(done.link, done.delivery, accepted, true)
@@ -632,7 +656,7 @@ fn cut_off_until_it_settles(settled: bool) {
     assert_eq!(broker.stats().queues[0].unsettled, 10_000);
     let (first, rest) = held.split_at(10);
     let accept = |idle: &mut Client, message: &Message| {
-        let accepted = daymark_amqp::DeliveryState::ACCEPTED;
+        let accepted = DeliveryState::ACCEPTED;
         idle.amqp
             .settle(message.link, message.delivery, accepted, settled)
             .unwrap();

@@ -253,10 +253,7 @@ impl Peer {
         let (link, producer) = (message.link, *id);
         let delivery = (!message.settled).then_some(message.delivery);
         let read = match message.txn {
-            Some(_) => Err(AmqpError::new(
-                condition::NOT_IMPLEMENTED,
-                "transactions: this broker does not have that yet",
-            )),
+            Some(_) => Err(no_transactions()),
             None => arrival::read(message.payload, *anonymous),
         };
         let error = match read {
@@ -306,6 +303,10 @@ impl Peer {
         else {
             return;
         };
+        if state.as_ref().is_some_and(|state| state.txn().is_some()) {
+            // What would happen with a commit must not happen now.
+            return self.cut_off(link, no_transactions());
+        }
         let settlement = match (state.as_ref().and_then(DeliveryState::outcome), settled) {
             (Some(outcome), _) => settlement_of(outcome),
             (None, true) => *default_outcome,
@@ -350,6 +351,12 @@ impl Peer {
             // While the session window is shut nothing can be said to be all there was.
             drain: drain && (sendable > 0 || credit == 0),
         });
+    }
+
+    /// Ends a link of ours. What is out on it is queued again at once, whenever the peer answers.
+    fn cut_off(&mut self, link: LinkId, error: AmqpError) {
+        let _ = self.amqp.detach(link, true, Some(error));
+        self.on_detached(link, true, false);
     }
 
     fn on_detached(&mut self, link: LinkId, closed: bool, by_peer: bool) {
@@ -411,6 +418,13 @@ fn settlement_of(outcome: &Outcome) -> Settlement {
             }
         }
     }
+}
+
+fn no_transactions() -> AmqpError {
+    AmqpError::new(
+        condition::NOT_IMPLEMENTED,
+        "transactions: this broker does not have that yet",
+    )
 }
 
 fn reject(amqp: &mut Connection, link: LinkId, delivery: DeliveryId, error: AmqpError) {

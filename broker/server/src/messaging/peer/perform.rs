@@ -76,8 +76,8 @@ impl Peer {
             Err(CommandError::MessageTooLarge { limit }) => {
                 let text = format!("the next message is larger than the {limit} bytes this link takes");
                 let error = AmqpError::new(condition::MESSAGE_SIZE_EXCEEDED, text);
-                let _ = self.amqp.detach(link, true, Some(error));
                 self.give_back(link, consumer, message);
+                self.cut_off(link, error);
             }
             Err(_) => self.give_back(link, consumer, message),
         }
