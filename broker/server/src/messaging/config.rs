@@ -54,10 +54,10 @@ pub struct QueueConfig {
     /// The name the queue is published under while this broker is active; absent: not published.
     #[serde(default)]
     pub export: Option<Name>,
-    /// Messages held before producers get no more credit. Default: no limit but `max_bytes` of all queues.
+    /// Messages held before producers get no more credit, at least 1. Default: no limit but `max_bytes` of all queues.
     #[serde(default)]
     pub max_messages: Option<u64>,
-    /// Bytes held before producers get no more credit. Default: no limit but `max_bytes` of all queues.
+    /// Bytes held before producers get no more credit, at least 1. Default: no limit but `max_bytes` of all queues.
     #[serde(default)]
     pub max_bytes: Option<u64>,
 }
@@ -174,6 +174,8 @@ impl MessagingConfig {
                 name: queue.name.clone(),
                 why,
             })?;
+            in_range("max_messages", queue.max_messages.unwrap_or(1), 1, u64::MAX)?;
+            in_range("max_bytes", queue.max_bytes.unwrap_or(1), 1, u64::MAX)?;
             if !seen.insert(queue.name.as_str()) {
                 return Err(MessagingConfigError::QueueTwice {
                     name: queue.name.clone(),
@@ -233,6 +235,20 @@ mod tests {
         };
         let error = config.check().unwrap_err();
         assert!(error.to_string().starts_with("max_message_bytes is"), "{error}");
+    }
+
+    #[test]
+    fn a_queue_that_could_never_take_a_message_is_refused() {
+        let queue = QueueConfig {
+            max_messages: Some(0),
+            ..QueueConfig::new("a")
+        };
+        let config = MessagingConfig {
+            queues: vec![queue],
+            ..MessagingConfig::default()
+        };
+        let error = config.check().unwrap_err();
+        assert!(error.to_string().starts_with("max_messages is 0"), "{error}");
     }
 
     #[test]
