@@ -92,15 +92,15 @@ impl Log {
         }
     }
 
-    /// Entries that were purged may come first, where their segment was not yet released.
+    /// What the journal still has may begin anywhere: with entries that were purged, or with a purge whose later
+    /// entries were purged by another one and are gone. `check` decides whether the log is whole in the end.
     fn replay_entry(&mut self, entry: Entry, seq: u64, bytes: u64) -> Result<(), BadRecord> {
         let index = entry.index();
         let next = self.next_index();
-        if self.entries.is_empty() && self.purged.is_none() {
-            // The beginning of what the journal still has; the purge that made it so follows.
-        } else if index < next {
+        if index < next {
             return Ok(());
-        } else if index > next {
+        }
+        if index > next && !self.entries.is_empty() {
             return Err(BadRecord(format!(
                 "entry {index} follows entry {}",
                 next.saturating_sub(1)
@@ -108,6 +108,17 @@ impl Log {
         }
         self.push(entry, seq, bytes);
         Ok(())
+    }
+
+    /// Whether the entries go on where the last purge ended.
+    pub(crate) fn check(&self) -> Result<(), BadRecord> {
+        let expected = self.purged.map_or(0, |id| id.index() + 1);
+        match self.first_index() {
+            Some(first) if first != expected => Err(BadRecord(format!(
+                "the log begins with entry {first} instead of entry {expected}"
+            ))),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn push(&mut self, entry: Entry, seq: u64, bytes: u64) {
@@ -396,5 +407,72 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let seqs = self.store(batch).await?;
         self.journal.release_before(first_kept.unwrap_or(seqs.first));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openraft::EntryPayload;
+    use openraft::impls::leader_id_adv::LeaderId;
+    use openraft::vote::RaftLeaderId;
+
+    fn id(index: u64) -> LogId {
+        LogId::new(LeaderId::new(1, 1).to_committed(), index)
+    }
+
+    fn entry(index: u64) -> (u8, Vec<u8>) {
+        let entry = Entry::new(id(index), EntryPayload::Blank);
+        (kind::ENTRY, encode(&entry).expect("encoded"))
+    }
+
+    fn purge(upto: u64) -> (u8, Vec<u8>) {
+        (kind::PURGE, encode(&id(upto)).expect("encoded"))
+    }
+
+    fn replayed(records: &[(u8, Vec<u8>)]) -> Result<Log, BadRecord> {
+        let mut log = Log::default();
+        for (seq, (kind, body)) in (1..).zip(records) {
+            log.replay(&Record {
+                seq,
+                kind: *kind,
+                epoch: 1,
+                body,
+            })?;
+        }
+        log.check()?;
+        Ok(log)
+    }
+
+    fn indexes(log: &Log) -> Vec<u64> {
+        log.entries.iter().map(|kept| kept.entry.index()).collect()
+    }
+
+    #[test]
+    fn a_log_that_was_released_up_to_an_older_purge_is_whole() {
+        let records = [purge(3), entry(7), entry(8), purge(7), entry(9)];
+        let log = replayed(&records).expect("a log");
+        assert_eq!(indexes(&log), [8, 9]);
+        assert_eq!((log.purged, log.last_id()), (Some(id(7)), Some(id(9))));
+    }
+
+    #[test]
+    fn a_log_that_begins_with_purged_entries_is_whole() {
+        let records = [entry(5), entry(6), purge(5), entry(7)];
+        assert_eq!(indexes(&replayed(&records).expect("a log")), [6, 7]);
+        let all_gone = [entry(5), entry(6), purge(6)];
+        assert_eq!(replayed(&all_gone).expect("a log").last_id(), Some(id(6)));
+    }
+
+    #[test]
+    fn a_log_with_a_gap_is_refused() {
+        for records in [
+            &[entry(0), entry(2)][..],
+            &[entry(3), entry(4)],
+            &[purge(3), entry(5)],
+            &[purge(3), entry(7), purge(5)],
+        ] {
+            assert!(replayed(records).is_err());
+        }
     }
 }

@@ -156,6 +156,10 @@ fn open(options: &NamingOptions) -> Result<Opened, StartError> {
     let fenced = locked.begin(epoch)?;
     let mut log = Log::default();
     let (journal, recovery) = fenced.recover(|record| log.replay(&record))?;
+    log.check().map_err(|error| StartError::Damaged {
+        path: data.join("log"),
+        why: error.to_string(),
+    })?;
     tracing::debug!(
         records = recovery.records,
         torn_bytes = recovery.torn_bytes,
