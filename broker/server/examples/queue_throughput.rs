@@ -16,8 +16,8 @@ use daymark_amqp::{
     AttachOptions, Config, Connection, DeliveryState, Event, LinkId, OpenOptions, Outgoing, SessionId,
 };
 use daymark_broker_server::messaging::{Greeting, Messaging, MessagingConfig, QueueConfig};
+use daymark_client::proto::{Endpoint, Epoch};
 use daymark_journal::{Holder, Locked, Options};
-use daymark_naming_proto::{Endpoint, Epoch};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use daymark_broker_core::failover::Failover;
+use daymark_client::proto::Endpoint;
 use daymark_client::{Naming, NamingConfig};
-use daymark_naming_proto::Endpoint;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use daymark_broker_core::detector::Timing;
 use daymark_broker_core::failover::{Settings, Tries};
-use daymark_naming_proto::{Endpoint, FactorySettings, Name};
+use daymark_client::proto::{Endpoint, FactorySettings, Name};
 use serde::Deserialize;
 
 use crate::error::ConfigError;
@@ -200,7 +200,7 @@ impl Raw {
             factories: self.factories,
             journal: self.journal.checked()?,
             advertise_host: self.advertise_host,
-            peer_listen: peer_listen.map_err(|error: daymark_naming_proto::InvalidEndpoint| {
+            peer_listen: peer_listen.map_err(|error: daymark_client::proto::InvalidEndpoint| {
                 ConfigError::Endpoint {
                     setting: "peer_listen",
                     reason: error.to_string(),

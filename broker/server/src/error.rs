@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use daymark_broker_core::failover::{Ending, InvalidSettings, Step};
-use daymark_naming_proto::{Epoch, Name};
+use daymark_client::proto::{Epoch, Name};
 
 use crate::messaging::MessagingConfigError;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use daymark_naming_proto::{
+use daymark_client::proto::{
     Attributes, BrokerAddress, ConnectionFactory, Endpoint, Epoch, Export, GroupName, MemberName, Object,
 };
 

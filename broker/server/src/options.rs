@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use daymark_client::Providers;
-use daymark_naming_proto::{Endpoint, GroupName, MemberName, Role};
+use daymark_client::proto::{Endpoint, GroupName, MemberName, Role};
 
 /// What a broker is started with. Everything else stands in `broker.toml`.
 #[derive(Clone, Debug)]

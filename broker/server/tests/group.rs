@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use daymark_broker_server::{Broker, BrokerError, BrokerOptions, StoreUrl};
-use daymark_client::{Naming, NamingConfig, Providers};
-use daymark_journal::{Holder, Locked};
-use daymark_naming_proto::{
+use daymark_client::proto::{
     Attributes, Endpoint, GroupName, GroupView, MemberName, Name, NamingError, Object, Role,
     UnavailableReason,
 };
+use daymark_client::{Naming, NamingConfig, Providers};
+use daymark_journal::{Holder, Locked};
 use daymark_naming_server::{NamingOptions, Server};
 use daymark_test_support::{HttpAnswer, free_port, http_get, http_post};
 use serde_json::{Value, json};

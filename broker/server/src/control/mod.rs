@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use daymark_broker_core::failover::{
     Action, Ending, Event, Failover, NamingEvent, Note, PeerEvent, ProbeAnswer, StepEvent,
 };
-use daymark_naming_proto::{
+use daymark_client::proto::{
     BrokerAddress, Endpoint, Epoch, GroupName, JoinRequest, LeaseId, Member, MemberName, MemberState, Role,
 };
 use tokio::sync::{mpsc, oneshot};

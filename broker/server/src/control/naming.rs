@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use daymark_broker_core::failover::{GroupSeen, NamingEvent, Refusal, StepEvent};
-use daymark_client::{LookupError, Naming};
-use daymark_naming_proto::{
+use daymark_client::proto::{
     Epoch, Evidence, Export, GroupName, GroupView, JoinRequest, LeaseId, Member, MemberName, NamingError,
     UnavailableReason, WithdrawReason,
 };
+use daymark_client::{LookupError, Naming};
 
 /// How long a withdrawal or a departure may hold up the end of a broker.
 const FAREWELL: Duration = Duration::from_millis(500);

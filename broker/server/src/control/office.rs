@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daymark_broker_core::failover::StepEvent;
+use daymark_client::proto::{Endpoint, Epoch};
 use daymark_journal::{Fenced, Holder, JournalError, Locked, OpenError};
-use daymark_naming_proto::{Endpoint, Epoch};
 
 use crate::messaging::{Greeting, Messaging, MessagingConfig, Stop, StoreError, StoreFailure};
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use daymark_broker_core::failover::View;
-use daymark_naming_proto::{Endpoint, Epoch, GroupName, MemberName, MemberState, Role};
+use daymark_client::proto::{Endpoint, Epoch, GroupName, MemberName, MemberState, Role};
 use serde::Serialize;
 
 use super::timeline::{Entry, Timeline};

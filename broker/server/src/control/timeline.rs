@@ -99,7 +99,7 @@ impl Timeline {
 mod tests {
     use super::*;
     use daymark_broker_core::failover::Suspicion;
-    use daymark_naming_proto::Epoch;
+    use daymark_client::proto::Epoch;
 
     fn steps(timeline: &Timeline) -> Vec<&'static str> {
         timeline.promotion().iter().map(|entry| entry.step).collect()
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_timeline_begins_with_the_suspicion_and_ends_in_office() {
-        let peer: daymark_naming_proto::MemberName = "a".parse().expect("a label");
+        let peer: daymark_client::proto::MemberName = "a".parse().expect("a label");
         let suspicion = Suspicion::Dropped;
         let mut timeline = Timeline::default();
         for note in [

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use daymark_naming_proto::Name;
+use daymark_client::proto::Name;
 use serde::{Deserialize, Serialize};
 
 /// Largest permitted [`MessagingConfig::max_message_bytes`]: a message has to fit one journal record.

@@ -34,8 +34,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use daymark_amqp::{AmqpError, condition};
+use daymark_client::proto::Endpoint;
 use daymark_journal::Fenced;
-use daymark_naming_proto::Endpoint;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 

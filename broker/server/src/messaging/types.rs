@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use daymark_broker_core::queues::{RecordError, Refused};
+use daymark_client::proto::{BrokerAddress, Epoch, GroupName, MemberName};
 use daymark_journal::{JournalError, OpenError};
-use daymark_naming_proto::{BrokerAddress, Epoch, GroupName, MemberName};
 use serde::Serialize;
 
 use super::MessagingConfigError;

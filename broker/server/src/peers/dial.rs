@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use daymark_naming_proto::{Endpoint, MemberName};
+use daymark_client::proto::{Endpoint, MemberName};
 use tokio::net::TcpStream;
 
 use super::{Heard, Shared, converse, probe};

@@ -5,7 +5,7 @@
 use std::io;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use daymark_naming_proto::{Endpoint, Epoch, GroupName, MemberName, MemberState};
+use daymark_client::proto::{Endpoint, Epoch, GroupName, MemberName, MemberState};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use daymark_naming_proto::{Endpoint, GroupName, MemberName};
+use daymark_client::proto::{Endpoint, GroupName, MemberName};
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -240,7 +240,7 @@ fn check(heartbeat: &Heartbeat, shared: &Shared) -> io::Result<()> {
 mod tests {
     use super::frame::tests::heartbeat;
     use super::*;
-    use daymark_naming_proto::MemberState;
+    use daymark_client::proto::MemberState;
 
     /// Longer than anything a test waits for.
     const PATIENCE: Duration = Duration::from_secs(20);

@@ -7,7 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use daymark_broker_core::failover::ProbeAnswer;
-use daymark_naming_proto::{Endpoint, GroupName, MemberName, MemberState};
+use daymark_client::proto::{Endpoint, GroupName, MemberName, MemberState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -20,8 +20,8 @@ use daymark_amqp::{
 use daymark_broker_server::messaging::{
     Greeting, Messaging, MessagingConfig, MessagingStats, QueueConfig, Recovered, Stop,
 };
+use daymark_client::proto::{BrokerAddress, Endpoint, Epoch};
 use daymark_journal::{Holder, Locked, Options};
-use daymark_naming_proto::{BrokerAddress, Endpoint, Epoch};
 use tokio::runtime::Runtime;
 
 /// No wait in these tests is longer.
