@@ -49,7 +49,7 @@ impl Default for Config {
             failover: Settings::default(),
             messaging: MessagingConfig::default(),
             factories: default_factories(),
-            journal: daymark_journal::Options::default(),
+            journal: journal_options(),
             advertise_host: None,
             peer_listen: None,
             drain_timeout: Duration::from_millis(1000),
@@ -165,16 +165,22 @@ struct RawJournal {
 
 impl Default for RawJournal {
     fn default() -> Self {
+        let options = journal_options();
         Self {
-            segment_bytes: SEGMENT_BYTES,
-            preallocate: daymark_journal::Options::default().preallocate,
+            segment_bytes: options.segment_bytes,
+            preallocate: options.preallocate,
         }
     }
 }
 
-/// Segments smaller than the journal's own default: a store gives its settled messages back segment by
+/// The journal's own defaults, with smaller segments: a store gives its settled messages back segment by
 /// segment, and what it has not given back is read again in a failover.
-const SEGMENT_BYTES: u64 = 16 << 20;
+fn journal_options() -> daymark_journal::Options {
+    daymark_journal::Options {
+        segment_bytes: 16 << 20,
+        ..daymark_journal::Options::default()
+    }
+}
 
 /// Ten years: longer waits cannot be meant, and sums of them stay within what a clock can hold.
 const LONGEST_MS: u64 = 10 * 365 * 24 * 3_600_000;
@@ -301,7 +307,7 @@ impl RawJournal {
         Ok(daymark_journal::Options {
             segment_bytes: self.segment_bytes,
             preallocate: self.preallocate,
-            ..daymark_journal::Options::default()
+            ..journal_options()
         })
     }
 }
