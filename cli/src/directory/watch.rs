@@ -7,6 +7,7 @@ use crate::args::{ScopeArg, WatchArgs};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::provider;
+use crate::servers::stop_signal;
 
 /// `daymark watch`. Ends after the changes asked for; Ctrl-C ends it before.
 ///
@@ -17,14 +18,29 @@ pub(crate) async fn watch(args: WatchArgs) -> Result<(), Failure> {
     let output = Output::new(args.asking.json);
     let mut watch = naming.watch(&args.name, scope(args.scope), args.from);
     let mut left = args.changes;
+    let mut stop = std::pin::pin!(stop_signal()?);
     while left != Some(0) {
-        let message = watch.next().await?;
+        let message = tokio::select! {
+            message = watch.next() => message?,
+            () = &mut stop => return interrupted(left),
+        };
         output.show(&message, text)?;
         if let (WatchMessage::Changed { .. }, Some(count)) = (&message, &mut left) {
             *count -= 1;
         }
     }
     Ok(())
+}
+
+/// A watch without an end is over when it is interrupted; one that waits for changes has missed them.
+fn interrupted(left: Option<u64>) -> Result<(), Failure> {
+    match left {
+        None => Ok(()),
+        Some(left) => Err(Failure::new(
+            "Interrupted",
+            format!("interrupted, {left} changes before the end"),
+        )),
+    }
 }
 
 const fn scope(scope: ScopeArg) -> Scope {
