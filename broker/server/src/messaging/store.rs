@@ -12,7 +12,7 @@ use super::shared::{AmqpQueues, Shared, limits};
 use super::{MessagingConfig, Recovered, StoreError};
 
 /// How often the size of the store is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Bytes recorded again in one step of a compaction.
 const STEP_BYTES: u64 = 1 << 20;
 /// What the store may hold beyond twice the bytes it needs.
