@@ -281,7 +281,14 @@ async fn a_crash_is_noticed_by_its_connections_and_the_standby_takes_over() {
     let stage = Stage::with_naming().await;
     let a = stage.primary("a").await;
     stage.active("a").await;
-    let b = stage.backup("b").await;
+    // Silence is no suspicion here, however late a busy machine closes the sockets.
+    let patient = stage.directory.path().join("patient.toml");
+    std::fs::write(&patient, "[failover]\nsuspect_ms = 20000\nfailed_ms = 30000\n").expect("a file");
+    let b = Running::start(BrokerOptions {
+        config: Some(patient),
+        ..stage.options("b", Role::Backup)
+    })
+    .await;
     b.standby_watching("a").await;
     a.crash().await;
     let view = stage.active("b").await;
