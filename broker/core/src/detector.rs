@@ -94,6 +94,8 @@ pub enum Verdict {
 struct Watched {
     heard: Instant,
     verdict: Verdict,
+    /// Whether it spoke on a connection since the last one ended.
+    connected: bool,
 }
 
 /// The peers of one node.
@@ -117,9 +119,20 @@ impl Detector {
 
     /// A heartbeat of `peer` arrived: it is alive, whatever was believed before.
     pub fn heard(&mut self, now: Instant, peer: &MemberName) {
+        self.alive(now, peer, true);
+    }
+
+    /// `peer` answered a question: it is alive, but no connection says when it ends.
+    pub fn answered(&mut self, now: Instant, peer: &MemberName) {
+        let connected = self.is_connected(peer);
+        self.alive(now, peer, connected);
+    }
+
+    fn alive(&mut self, now: Instant, peer: &MemberName, connected: bool) {
         let alive = Watched {
             heard: now,
             verdict: Verdict::Alive,
+            connected,
         };
         match self.peers.get_mut(peer) {
             Some(watched) => *watched = alive,
@@ -131,13 +144,19 @@ impl Detector {
 
     /// A connection to `peer` ended. Returns whether this is the first sign of trouble.
     pub fn dropped(&mut self, peer: &MemberName) -> bool {
-        match self.peers.get_mut(peer) {
-            Some(watched) if watched.verdict == Verdict::Alive => {
-                watched.verdict = Verdict::Suspected;
-                true
-            }
-            Some(_) | None => false,
-        }
+        let Some(watched) = self.peers.get_mut(peer) else {
+            return false;
+        };
+        watched.connected = false;
+        let first = watched.verdict == Verdict::Alive;
+        watched.verdict = watched.verdict.max(Verdict::Suspected);
+        first
+    }
+
+    /// Whether `peer` spoke on a connection since the last of its connections ended.
+    #[must_use]
+    pub fn is_connected(&self, peer: &MemberName) -> bool {
+        self.peers.get(peer).is_some_and(|watched| watched.connected)
     }
 
     /// `peer` is watched no longer.
@@ -285,6 +304,21 @@ mod tests {
         assert!(!detector.dropped(&b));
         assert_eq!(ticks(&mut detector, start, 0, 599), []);
         assert_eq!(ticks(&mut detector, start, 600, 600), [(600, Verdict::Failed)]);
+    }
+
+    #[test]
+    fn an_answer_is_a_sign_of_life_and_no_connection() {
+        let (start, b) = (start(), peer("b"));
+        let mut detector = Detector::new(Timing::default());
+        detector.heard(start, &b);
+        assert!(detector.is_connected(&b));
+        detector.dropped(&b);
+        detector.answered(start + ms(10), &b);
+        assert_eq!(detector.verdict(&b), Some(Verdict::Alive));
+        assert!(!detector.is_connected(&b));
+        assert!(detector.dropped(&b), "it may end again");
+        detector.heard(start + ms(20), &b);
+        assert!(detector.is_connected(&b));
     }
 
     #[test]

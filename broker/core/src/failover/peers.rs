@@ -182,7 +182,8 @@ impl Failover {
 
     /// Nobody listens where the peer did: it is gone, and being cut off from it means nothing any more.
     fn on_refused(&mut self, now: Instant, peer: &MemberName, out: &mut Actions) {
-        if self.peers.detector.verdict(peer) == Some(Verdict::Alive) {
+        if self.peers.detector.verdict(peer) == Some(Verdict::Alive) && self.peers.detector.is_connected(peer)
+        {
             return; // It is heard on another connection: what refused was an address it no longer has.
         }
         self.on_gone(now, peer, Suspicion::Dropped, out);

@@ -149,7 +149,7 @@ impl Failover {
     ) {
         match answer {
             ProbeAnswer::Active => {
-                self.peers.detector.heard(now, &peer);
+                self.peers.detector.answered(now, &peer);
                 self.watch(Some(peer), out);
             }
             ProbeAnswer::Standby | ProbeAnswer::Refused => self.nobody_answers(out),
@@ -258,7 +258,7 @@ impl Failover {
     ) {
         match answer {
             ProbeAnswer::Active => {
-                self.peers.detector.heard(now, &suspect.peer);
+                self.peers.detector.answered(now, &suspect.peer);
                 return self.clear_suspicion(suspect.peer, out);
             }
             ProbeAnswer::Standby => return self.confirm(now, suspect.peer, None, out),
