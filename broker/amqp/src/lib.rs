@@ -64,5 +64,7 @@ pub use performative::{DeliveryTag, RcvSettleMode, Role, SndSettleMode};
 pub use read::{DecodeError, MAX_DEPTH, ValueRef};
 pub use sasl::{Credentials, Sasl, SaslCode, SaslInit, mechanism};
 pub use state::{DeliveryState, Outcome, TxnId};
-pub use terminus::{DistributionMode, Durability, ExpiryPolicy, Filter, Source, Target, TargetNode};
+pub use terminus::{
+    DistributionMode, Durability, ExpiryPolicy, Filter, LifetimePolicy, Source, Target, TargetNode,
+};
 pub use value::{Fields, Symbol, Value};

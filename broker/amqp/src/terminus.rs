@@ -35,6 +35,61 @@ pub enum ExpiryPolicy {
     Never,
 }
 
+/// When a dynamic node goes (part 3.5.10 of the specification).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LifetimePolicy {
+    /// With the link that made it.
+    DeleteOnClose,
+    /// With the last link to it.
+    DeleteOnNoLinks,
+    /// When it holds no message.
+    DeleteOnNoMessages,
+    /// When it has neither link nor message.
+    DeleteOnNoLinksOrMessages,
+}
+
+impl LifetimePolicy {
+    /// Its key in the properties of a dynamic node.
+    pub const KEY: Symbol = Symbol::from_static("lifetime-policy");
+
+    /// The policy these properties of a dynamic node name; none if they name none, or one that is unknown.
+    #[must_use]
+    pub fn of(properties: &Fields) -> Option<Self> {
+        let Value::Described(named, _) = properties.get(Self::KEY.as_str())? else {
+            return None;
+        };
+        let policies = [
+            Self::DeleteOnClose,
+            Self::DeleteOnNoLinks,
+            Self::DeleteOnNoMessages,
+            Self::DeleteOnNoLinksOrMessages,
+        ];
+        policies.into_iter().find(|policy| {
+            let (code, name) = policy.descriptor();
+            is_descriptor(named, code, name)
+        })
+    }
+
+    /// The value that names this policy.
+    #[must_use]
+    pub fn value(self) -> Value {
+        let (code, _) = self.descriptor();
+        Value::Described(Box::new(Value::Ulong(code)), Box::new(Value::List(Vec::new())))
+    }
+
+    const fn descriptor(self) -> (u64, &'static str) {
+        match self {
+            Self::DeleteOnClose => (desc::DELETE_ON_CLOSE, "amqp:delete-on-close:list"),
+            Self::DeleteOnNoLinks => (desc::DELETE_ON_NO_LINKS, "amqp:delete-on-no-links:list"),
+            Self::DeleteOnNoMessages => (desc::DELETE_ON_NO_MESSAGES, "amqp:delete-on-no-messages:list"),
+            Self::DeleteOnNoLinksOrMessages => (
+                desc::DELETE_ON_NO_LINKS_OR_MESSAGES,
+                "amqp:delete-on-no-links-or-messages:list",
+            ),
+        }
+    }
+}
+
 /// How a source hands out messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DistributionMode {
@@ -57,7 +112,7 @@ pub struct Source {
     pub timeout: u32,
     /// The peer asks for a new node.
     pub dynamic: bool,
-    /// Wishes for the dynamic node, such as `lifetime-policy`.
+    /// Wishes for the dynamic node, such as a [`LifetimePolicy`].
     pub dynamic_node_properties: Fields,
     /// Move or copy.
     pub distribution_mode: Option<DistributionMode>,
@@ -345,5 +400,34 @@ fn mode_field(fields: &mut List<'_>) -> Result<Option<DistributionMode>> {
         Some("move") => Ok(Some(DistributionMode::Move)),
         Some("copy") => Ok(Some(DistributionMode::Copy)),
         Some(_) => Err(DecodeError::Range("distribution-mode")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_lifetime_policy_is_known_by_number_and_by_name() {
+        for policy in [
+            LifetimePolicy::DeleteOnClose,
+            LifetimePolicy::DeleteOnNoLinks,
+            LifetimePolicy::DeleteOnNoMessages,
+            LifetimePolicy::DeleteOnNoLinksOrMessages,
+        ] {
+            let by_number = Fields::new().with(LifetimePolicy::KEY, policy.value());
+            assert_eq!(LifetimePolicy::of(&by_number), Some(policy));
+            let (code, name) = policy.descriptor();
+            assert_eq!(desc::by_name(name), Some(code));
+            let name = Value::Symbol(Symbol::from_static(name));
+            let value = Value::Described(Box::new(name), Box::new(Value::List(Vec::new())));
+            assert_eq!(
+                LifetimePolicy::of(&Fields::new().with(LifetimePolicy::KEY, value)),
+                Some(policy)
+            );
+        }
+        let unknown = Fields::new().with(LifetimePolicy::KEY, "for-ever");
+        assert_eq!(LifetimePolicy::of(&unknown), None);
+        assert_eq!(LifetimePolicy::of(&Fields::new()), None);
     }
 }
