@@ -127,7 +127,7 @@ pub enum Event {
         /// All the peer said.
         attach: Box<RemoteAttach>,
     },
-    /// Sender: the receiver changed its credit, or the session window opened again.
+    /// Sender: the receiver changed its credit, or the session window that held messages back grew.
     Credit {
         /// The link.
         link: LinkId,
@@ -143,6 +143,12 @@ pub enum Event {
     },
     /// A message.
     Message(Message),
+    /// The sender took back a message before it was whole. It used up one credit, and there is nothing to
+    /// settle.
+    Aborted {
+        /// The link.
+        link: LinkId,
+    },
     /// Coordinator: answer with `settle(.., DeliveryState::Declared(id), true)`, or a rejection.
     Declare {
         /// The coordinator's link.

@@ -491,8 +491,8 @@ fn an_aborted_delivery_leaves_nothing_behind() {
     let abort = [
         0, 0x53, 0x14, 0xc0, 11, 10, 0x43, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x41,
     ];
-    assert_eq!(victim.say(&frame(0, 0, &abort)), []);
     let link = victim.link.unwrap();
+    assert_eq!(victim.say(&frame(0, 0, &abort)), [Event::Aborted { link }]);
     assert_eq!(
         (victim.server.unsettled(link), victim.server.credit(link)),
         (0, 4)

@@ -181,7 +181,40 @@ fn a_shut_session_window_holds_frames_back_and_opening_it_lets_them_go() {
     assert_eq!(got.len(), 1);
     assert_eq!(got[0].payload, body);
     assert!(reopened, "the owner hears that it may go on");
-    assert_eq!(pair.client.sendable(here), 9);
+    assert_eq!(pair.client.sendable(here), 4);
+}
+
+#[test]
+fn what_can_be_sent_ends_with_the_session_window_and_grows_with_it() {
+    let tiny = Config {
+        incoming_window: 4,
+        ..Config::default()
+    };
+    let mut pair = Pair::open_with(Config::default(), tiny);
+    let (session, _) = pair.session();
+    let (here, there) = pair.sending_link(session, "l");
+    pair.credit_to_client(there, 10);
+    let mut allowed = pair.client.sendable(here);
+    assert_eq!(allowed, 4);
+    let mut received = 0;
+    for _ in 0..10 {
+        assert!(
+            allowed > 0,
+            "nothing said that the window grew; {received} received"
+        );
+        pair.client.send(here, Outgoing::new(text("x"))).unwrap();
+        allowed -= 1;
+        // The receiver says that its window has grown before it is shut.
+        received += messages(pair.at_server()).len();
+        if pair
+            .at_client()
+            .iter()
+            .any(|event| matches!(event, Event::Credit { .. }))
+        {
+            allowed = pair.client.sendable(here);
+        }
+    }
+    assert_eq!((received, pair.client.sendable(here)), (10, 0));
 }
 
 #[test]
@@ -275,8 +308,10 @@ fn drain_is_answered_only_after_what_was_available_was_sent() {
     let mut pair = Pair::open();
     let (session, _) = pair.session();
     let (here, there) = pair.receiving_link(session, "l");
+    assert!(!pair.server.is_draining(there));
     pair.client.grant_credit(here, 10, true).unwrap();
     let events = pair.at_server();
+    assert!(pair.server.is_draining(there));
     assert_eq!(
         events,
         [Event::Credit {
@@ -291,6 +326,7 @@ fn drain_is_answered_only_after_what_was_available_was_sent() {
     let events = pair.at_client();
     assert_eq!(events.len(), 3, "nothing is said of drain yet: {events:?}");
     pair.server.drained(there).unwrap();
+    assert!(!pair.server.is_draining(there));
     assert_eq!(pair.at_client(), [Event::Drained { link: here }]);
     assert_eq!((pair.client.credit(here), pair.server.credit(there)), (0, 0));
     pair.client.grant_credit(here, 2, false).unwrap();

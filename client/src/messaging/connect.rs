@@ -342,6 +342,7 @@ async fn handshake(wire: &mut Wire) -> Result<RemoteOpen, BrokerFailure> {
                 | Event::Credit { .. }
                 | Event::Drained { .. }
                 | Event::Message(_)
+                | Event::Aborted { .. }
                 | Event::Declare { .. }
                 | Event::Discharge { .. }
                 | Event::Disposition { .. }

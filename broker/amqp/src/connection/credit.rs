@@ -159,6 +159,12 @@ impl Connection {
         }
     }
 
+    /// Sender: whether the receiver waits to hear that all that was available has been sent.
+    #[must_use]
+    pub fn is_draining(&self, link: LinkId) -> bool {
+        self.links.fetch(link.0).is_some_and(|link| link.drain)
+    }
+
     /// Credit left on a link, of either role; 0 if it has gone.
     #[must_use]
     pub fn credit(&self, link: LinkId) -> u32 {

@@ -213,6 +213,7 @@ impl Connection {
         if !delivery.settled {
             self.forget_received(key, delivery.id);
         }
+        self.events.push_back(Event::Aborted { link: LinkId(key) });
         self.check_drained(key);
     }
 

@@ -56,7 +56,9 @@ pub(super) struct Pending {
 }
 
 impl Connection {
-    /// How many messages can be sent now; 0 while the session window is shut (`Credit` comes when it opens).
+    /// How many messages can be sent now, if each fits a frame: never more than the credit, the limit of
+    /// unsettled deliveries, and the session window allow. `Credit` comes when a window that was smaller than
+    /// the credit grows.
     #[must_use]
     pub fn sendable(&self, link: LinkId) -> u32 {
         let Some(link) = self
@@ -66,13 +68,10 @@ impl Connection {
         else {
             return 0;
         };
-        let open = self
-            .sessions
-            .fetch(link.session)
-            .is_some_and(|s| s.is_open() && s.window_is_open());
+        let window = self.sessions.fetch(link.session).map_or(0, Session::window);
         let room = self.config.max_unsettled.saturating_sub(link.unsettled);
-        if open && self.is_open() {
-            link.credit.min(room)
+        if self.is_open() {
+            link.credit.min(room).min(window)
         } else {
             0
         }

@@ -126,6 +126,15 @@ impl Session {
         self.pending.is_none() && self.remote_window > 0
     }
 
+    /// How many frames may be sent now: none while a message of several frames waits to leave whole.
+    pub(super) fn window(&self) -> u32 {
+        if self.is_open() && self.pending.is_none() {
+            self.remote_window
+        } else {
+            0
+        }
+    }
+
     /// The session part of a flow; saying it opens the incoming window fully.
     pub(super) fn flow(&mut self, incoming_window: u32) -> Flow {
         self.flow_due = false;
@@ -360,24 +369,25 @@ impl Connection {
         let Some(session) = self.sessions.fetch_mut(key) else {
             return Ok(());
         };
-        let was_open = session.window_is_open();
+        let before = session.window();
         let seen = flow.next_incoming_id.unwrap_or(first);
         session.remote_window = left(flow.incoming_window, seen, session.next_outgoing_id);
         self.pump(key);
-        let is_open = self.sessions.fetch(key).is_some_and(Session::window_is_open);
+        let after = self.sessions.fetch(key).map_or(0, Session::window);
         if let Some(handle) = flow.handle {
             self.on_link_flow(key, handle, flow)?;
         } else if flow.echo {
             self.write_session_flow(key);
         }
-        if is_open && !was_open {
-            self.announce_credit(key);
+        if after > before {
+            self.announce_credit(key, before);
         }
         Ok(())
     }
 
-    /// Tells every sender of a session whose window opened again that it may go on.
-    fn announce_credit(&mut self, key: Key) {
+    /// Tells every sender of a session whose window has grown, and that this window held back, that it may
+    /// go on.
+    fn announce_credit(&mut self, key: Key, window: u32) {
         let Some(session) = self.sessions.fetch(key) else {
             return;
         };
@@ -386,7 +396,7 @@ impl Connection {
                 .links
                 .fetch(link)
                 .filter(|l| l.role == Role::Sender && l.is_attached())
-                && sender.credit > 0
+                && sender.credit > window
             {
                 let (credit, drain) = (sender.credit, sender.drain);
                 self.events.push_back(Event::Credit {

@@ -181,7 +181,6 @@ impl Task {
                 () = timer.as_mut() => {
                     self.peer.amqp.handle_timeout(Instant::now());
                     self.peer.amqp.shrink();
-                    self.peer.ask_for_spent_credit();
                 }
                 changed = self.phase.changed(), if !closing => {
                     closing = true;

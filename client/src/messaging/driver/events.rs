@@ -20,6 +20,7 @@ impl Driver {
             Event::LinkAttached { link, attach } => self.on_attached(link, &attach),
             Event::Message(message) => self.on_message(message),
             Event::Drained { link } => self.on_drained(link),
+            Event::Aborted { link } => self.on_aborted(link),
             Event::Disposition {
                 link,
                 delivery,
@@ -80,6 +81,13 @@ impl Driver {
         };
         if let Some(opening) = opening {
             let _ = opening.send(Ok(()));
+        }
+    }
+
+    /// A message that was taken back used up credit.
+    fn on_aborted(&mut self, link: LinkId) {
+        if let Some(&Owner::Consumer(key)) = self.links.get(&link) {
+            self.thirsty.insert(key);
         }
     }
 

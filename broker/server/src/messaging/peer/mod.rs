@@ -159,6 +159,7 @@ impl Peer {
                     settled,
                 } => self.on_disposition(link, delivery, context, state, settled),
                 Event::Credit { link, credit, drain } => self.on_credit(link, credit, drain),
+                Event::Aborted { link } => self.on_aborted(link),
                 Event::LinkRequested { link, attach, .. } => self.inputs.push(Input::Attach(link, attach)),
                 Event::LinkDetached {
                     link,
@@ -276,16 +277,11 @@ impl Peer {
         }
     }
 
-    /// Deliveries that a peer aborts use up credit and are no events. A producer that has none left for that
-    /// reason is found here, now and then.
-    pub(super) fn ask_for_spent_credit(&mut self) {
-        for (link, held) in &self.links {
-            if let Link::Producer { id, .. } = held
-                && self.amqp.credit(*link) == 0
-            {
-                let producer = *id;
-                self.inputs.push(Input::Spent { producer, left: 0 });
-            }
+    /// A message that its sender took back used up credit.
+    fn on_aborted(&mut self, link: LinkId) {
+        if let Some(Link::Producer { id, .. }) = self.links.get(&link) {
+            let (producer, left) = (*id, self.amqp.credit(link));
+            self.inputs.push(Input::Spent { producer, left });
         }
     }
 
@@ -334,7 +330,7 @@ impl Peer {
             self.inputs.push(Input::Credit {
                 consumer: *id,
                 credit: sendable,
-                drain: false,
+                drain: self.amqp.is_draining(link),
             });
         }
     }

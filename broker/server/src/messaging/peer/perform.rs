@@ -36,14 +36,22 @@ impl Peer {
                 Action::Credit { link, credit } => {
                     let _ = self.amqp.grant_credit(link, credit, false);
                 }
-                Action::Drained { link, .. } => {
-                    let _ = self.amqp.drained(link);
-                }
+                Action::Drained { link, .. } => self.drained(link),
             }
         }
         self.actions = actions;
         for link in confirmed {
             self.feed(link);
+        }
+    }
+
+    /// All that could be sent was sent. If the session window or the unsettled deliveries ended that, more may
+    /// be available: the answer waits until they give way.
+    fn drained(&mut self, link: LinkId) {
+        if self.amqp.credit(link) == 0 || self.amqp.sendable(link) > 0 {
+            let _ = self.amqp.drained(link);
+        } else if let Some(Link::Consumer { starved, .. }) = self.links.get_mut(&link) {
+            *starved = true;
         }
     }
 
