@@ -3,6 +3,8 @@
 //! A batch is encoded while it is filled, so that submitting it is one copy. It is atomic: recovery shows
 //! all of its records or none.
 
+use crate::format::split_record;
+
 /// Bytes in front of each record's body: length (u32) and kind (u8).
 pub(crate) const RECORD_PREFIX: usize = 5;
 
@@ -66,6 +68,12 @@ impl Batch {
         self.encoded.len() as u64
     }
 
+    /// Every record as it was pushed: its kind and body.
+    pub fn records(&self) -> impl Iterator<Item = (u8, &[u8])> {
+        let mut rest = self.encoded.as_slice();
+        std::iter::from_fn(move || split_record(&mut rest))
+    }
+
     pub(crate) fn encoded(&self) -> &[u8] {
         &self.encoded
     }
@@ -75,7 +83,8 @@ impl Batch {
     }
 
     /// Length of the longest body.
-    pub(crate) fn largest(&self) -> u64 {
+    #[must_use]
+    pub fn largest(&self) -> u64 {
         self.largest
     }
 }

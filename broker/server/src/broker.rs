@@ -64,8 +64,7 @@ impl Broker {
             Some(path) => Config::read(path)?,
             None => Config::default(),
         };
-        let StoreUrl::Journal { dir } = &options.store;
-        check_store(dir)?;
+        check_store(&options.store)?;
         if options.listen.port == 0 {
             let address = options.listen.to_string();
             return Err(ConfigError::ListenPort { address }.into());
@@ -85,7 +84,6 @@ impl Broker {
         admin: Bound,
         peer: Bound,
     ) -> Result<Self, BrokerError> {
-        let StoreUrl::Journal { dir } = options.store.clone();
         let host = |bound: &str| config.advertise_host.clone().unwrap_or_else(|| reachable(bound));
         let told = |bound: &Bound| Endpoint {
             host: host(&bound.host),
@@ -114,13 +112,14 @@ impl Broker {
             address: me.peer.to_string(),
             source,
         })?;
+        let store = options.store.store(&config.journal);
         let mut tasks = JoinSet::new();
         tasks.spawn(admin::serve(admin.listener, board.clone(), promotes_to));
         let driver = Driver::new(Parts {
             naming: Naming::new(options.naming, naming_config()),
             me,
             config: Arc::new(config),
-            store: dir,
+            store,
             mesh,
             heard,
             promotes,
@@ -182,7 +181,14 @@ fn reachable(host: &str) -> String {
 }
 
 /// What can be known of the store without opening it, so that a standby need not find out in an emergency.
-fn check_store(dir: &Path) -> Result<(), ConfigError> {
+fn check_store(store: &StoreUrl) -> Result<(), ConfigError> {
+    match store {
+        StoreUrl::Journal { dir } => check_directory(dir),
+        StoreUrl::Memory { .. } => Ok(()),
+    }
+}
+
+fn check_directory(dir: &Path) -> Result<(), ConfigError> {
     let refuse = |why| {
         Err(ConfigError::Store {
             dir: dir.to_owned(),

@@ -9,6 +9,7 @@ mod exports;
 pub mod messaging;
 mod options;
 mod peers;
+pub mod store;
 
 pub use broker::{Broker, run};
 pub use config::{Config, FactoryConfig};

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use daymark_client::Providers;
 use daymark_client::proto::{Endpoint, GroupName, MemberName, Role};
+
+use crate::store::{JournalStore, MemoryStore, Store};
 
 /// What a broker is started with. Everything else stands in `broker.toml`.
 #[derive(Clone, Debug)]
@@ -28,7 +31,7 @@ pub struct BrokerOptions {
     pub config: Option<PathBuf>,
 }
 
-/// Where a group keeps its messages. Text form `journal:DIR`.
+/// Where a group keeps its messages. Text form `journal:DIR` or `memory:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreUrl {
     /// A journal in a directory.
@@ -36,6 +39,25 @@ pub enum StoreUrl {
         /// The directory. It is created if only its last component is missing.
         dir: PathBuf,
     },
+    /// The memory of this process, for tests: everything in it ends with the process.
+    Memory {
+        /// Which of the stores in memory; brokers in one process that name the same one share it.
+        name: String,
+    },
+}
+
+impl StoreUrl {
+    /// The store, to be opened. `journal` holds the sizes and limits of a journal.
+    #[must_use]
+    pub fn store(&self, journal: &daymark_journal::Options) -> Arc<dyn Store> {
+        match self {
+            Self::Journal { dir } => Arc::new(JournalStore {
+                dir: dir.clone(),
+                options: journal.clone(),
+            }),
+            Self::Memory { name } => Arc::new(MemoryStore::named(name)),
+        }
+    }
 }
 
 /// A text that is not a store.
@@ -70,7 +92,10 @@ impl FromStr for StoreUrl {
                 text: text.to_owned(),
             }),
             Some(("journal", dir)) => Ok(Self::Journal { dir: dir.into() }),
-            Some((kind @ ("postgres" | "postgresql" | "memory"), _)) => Err(InvalidStoreUrl::NotBuilt {
+            Some(("memory", name)) => Ok(Self::Memory {
+                name: name.to_owned(),
+            }),
+            Some((kind @ ("postgres" | "postgresql"), _)) => Err(InvalidStoreUrl::NotBuilt {
                 kind: kind.to_owned(),
             }),
             Some(_) | None => Err(InvalidStoreUrl::Unknown {
@@ -84,6 +109,7 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Journal { dir } => write!(f, "journal:{}", dir.display()),
+            Self::Memory { name } => write!(f, "memory:{name}"),
         }
     }
 }
@@ -94,8 +120,10 @@ mod tests {
 
     #[test]
     fn stores_read_and_print_alike() {
-        let store: StoreUrl = "journal:/srv/orders".parse().expect("a store");
-        assert_eq!(store.to_string(), "journal:/srv/orders");
+        for text in ["journal:/srv/orders", "memory:", "memory:orders"] {
+            let store: StoreUrl = text.parse().expect(text);
+            assert_eq!(store.to_string(), text);
+        }
     }
 
     #[test]
@@ -103,7 +131,6 @@ mod tests {
         for (text, part) in [
             ("journal:", "no directory"),
             ("postgres://host/db", "not built"),
-            ("memory:", "not built"),
             ("/srv/orders", "journal:DIR"),
             ("", "journal:DIR"),
         ] {

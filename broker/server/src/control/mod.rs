@@ -28,7 +28,7 @@ use crate::peers::frame::Heartbeat;
 use crate::peers::probe::{Target, probe};
 use crate::peers::{Heard, Mesh};
 use naming::{Answer, Registrar};
-use office::{Done, Office, Store};
+use office::{Done, Office, Opening};
 use status::StatusBoard;
 
 /// How many other members are known at a time. A group has two to sixteen.
@@ -83,7 +83,7 @@ pub(crate) struct Identity {
 pub(crate) struct Parts {
     pub(crate) me: Identity,
     pub(crate) config: Arc<Config>,
-    pub(crate) store: std::path::PathBuf,
+    pub(crate) store: Arc<dyn crate::store::Store>,
     pub(crate) naming: daymark_client::Naming,
     pub(crate) mesh: Mesh,
     pub(crate) heard: mpsc::Receiver<Heard>,
@@ -95,7 +95,7 @@ pub(crate) struct Parts {
 pub(crate) struct Driver {
     me: Identity,
     config: Arc<Config>,
-    store: Store,
+    store: Opening,
     registrar: Registrar,
     mesh: Mesh,
     heard: mpsc::Receiver<Heard>,
@@ -149,10 +149,9 @@ impl Driver {
             patience: settings.lease.min(ANSWER),
             claim_timeout: settings.claim_timeout,
         };
-        let store = Store {
-            dir: parts.store,
+        let store = Opening {
+            store: parts.store,
             member: parts.me.member.to_string(),
-            options: parts.config.journal.clone(),
         };
         Self {
             heartbeat: first_heartbeat(&parts.me),

@@ -4,15 +4,14 @@
 //! beside the driver; what it brings is handed over with the number of the term it was begun in, and is
 //! dropped, which releases it, if that term is over by then.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use daymark_broker_core::failover::StepEvent;
 use daymark_client::proto::{Endpoint, Epoch};
-use daymark_journal::{Fenced, Holder, JournalError, Locked, OpenError};
 
 use crate::messaging::{Greeting, Messaging, MessagingConfig, Stop, StoreError, StoreFailure};
+use crate::store::{Fenced, Holder, Locked, OpenError, Store};
 
 /// What a broker holds.
 #[derive(Debug, Default)]
@@ -21,9 +20,9 @@ pub(super) enum Office {
     #[default]
     Empty,
     /// The store's lock.
-    Locked(Locked),
+    Locked(Box<dyn Locked>),
     /// The store under this broker's epoch.
-    Fenced(Fenced),
+    Fenced(Box<dyn Fenced>),
     /// Everything.
     Open(Arc<Messaging>),
 }
@@ -50,39 +49,29 @@ impl Done {
     }
 }
 
-/// Where the store is and as whom it is opened.
+/// Which store is opened, and as whom.
 #[derive(Clone, Debug)]
-pub(super) struct Store {
-    pub(super) dir: PathBuf,
+pub(super) struct Opening {
+    pub(super) store: Arc<dyn Store>,
     pub(super) member: String,
-    pub(super) options: daymark_journal::Options,
 }
 
 /// Step 1. Blocking.
-pub(super) fn lock(store: &Store, force: bool) -> Done {
-    let holder = Holder::here(store.member.clone());
-    let options = store.options.clone();
-    let taken = if force {
-        Locked::acquire_forced(&store.dir, &holder, options)
-    } else {
-        Locked::acquire(&store.dir, &holder, options)
-    };
-    match taken {
+pub(super) fn lock(opening: &Opening, force: bool) -> Done {
+    let holder = Holder::here(opening.member.clone());
+    match opening.store.lock(&holder, force) {
         Ok(locked) => {
             let store_epoch = Epoch(locked.epoch());
             Done::with(Office::Locked(locked), StepEvent::Locked { store_epoch })
         }
-        Err(OpenError::LockedBy { dir, holder }) => Done::without(busy(&dir, holder)),
+        Err(OpenError::LockedBy { store, holder }) => Done::without(busy(store, holder)),
         Err(error) => Done::failed(error),
     }
 }
 
-fn busy(dir: &Path, holder: Option<Holder>) -> StepEvent {
+fn busy(store: String, holder: Option<Holder>) -> StepEvent {
     let member = holder.as_ref().and_then(|holder| holder.member.parse().ok());
-    let error = OpenError::LockedBy {
-        dir: dir.to_owned(),
-        holder,
-    };
+    let error = OpenError::LockedBy { store, holder };
     StepEvent::LockBusy {
         holder: error.to_string(),
         member,
@@ -118,20 +107,13 @@ pub(super) fn recover(office: Office, config: MessagingConfig) -> Done {
     }
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "every other error ends the promotion alike"
-)]
 fn open_failed(error: &OpenError) -> StepEvent {
-    match error {
-        OpenError::StaleEpoch { current, .. } => StepEvent::EpochStale {
-            current: Epoch(*current),
+    match error.newer_epoch() {
+        Some(current) => StepEvent::EpochStale {
+            current: Epoch(current),
         },
-        OpenError::Superseded { epoch } => StepEvent::EpochStale {
-            current: Epoch(*epoch),
-        },
-        other => StepEvent::Failed {
-            why: other.to_string(),
+        None => StepEvent::Failed {
+            why: error.to_string(),
         },
     }
 }
@@ -162,13 +144,6 @@ pub(super) async fn close_port(messaging: &Messaging, drain: Option<Duration>) {
 }
 
 /// What the end of the store means: somebody else's epoch, or a failure.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "every other failure of the store is alike"
-)]
 pub(super) fn superseded_by(failure: &StoreFailure) -> Option<Epoch> {
-    match &failure.cause {
-        JournalError::Superseded { epoch } => Some(Epoch(*epoch)),
-        _ => None,
-    }
+    failure.cause.newer_epoch().map(Epoch)
 }

@@ -35,10 +35,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use daymark_amqp::{AmqpError, condition};
 use daymark_client::proto::Endpoint;
-use daymark_journal::Fenced;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::store::Fenced;
 use shared::{Phase, Shared};
 
 /// The data plane of one term of office. Dropping it cuts every connection and closes the journal.
@@ -56,9 +56,12 @@ impl Messaging {
     ///
     /// # Errors
     /// [`StoreError`] if a setting cannot be used or the store cannot be read or written.
-    pub fn recover(fenced: Fenced, config: MessagingConfig) -> Result<(Self, Recovered), StoreError> {
+    pub fn recover(
+        fenced: impl Into<Box<dyn Fenced>>,
+        config: MessagingConfig,
+    ) -> Result<(Self, Recovered), StoreError> {
         config.check()?;
-        let (journal, queues, recovered) = store::recover(fenced, &config)?;
+        let (journal, queues, recovered) = store::recover(fenced.into(), &config)?;
         let shared = Shared::new(config, journal, queues);
         let status = Arc::clone(&shared.status);
         shared.journal.on_failure(move |cause| status.fail(cause));

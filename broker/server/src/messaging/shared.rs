@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use daymark_amqp::{AmqpError, DeliveryId, LinkId, condition};
 use daymark_broker_core::queues::{Limits, OwnerId, Positions, Queues};
-use daymark_journal::{Batch, Journal, JournalError};
 use tokio::sync::{Notify, watch};
 
 use super::{MessagingConfig, StoreFailure};
+use crate::store::{AppendError, Batch, Log};
 
 /// Bytes handed to the journal and not yet durable. Batches beyond that wait here, so that the journal, which
 /// has to be opened with at least twice that in `max_pending_bytes`, never turns one down.
@@ -40,7 +40,7 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) config: MessagingConfig,
-    pub(super) journal: Journal,
+    pub(super) journal: Log,
     state: Mutex<State>,
     pub(super) status: Arc<Status>,
     pub(super) connections: AtomicUsize,
@@ -90,7 +90,7 @@ pub(super) fn limits(config: &MessagingConfig) -> Limits {
 }
 
 impl Shared {
-    pub(super) fn new(config: MessagingConfig, journal: Journal, queues: AmqpQueues) -> Arc<Self> {
+    pub(super) fn new(config: MessagingConfig, journal: Log, queues: AmqpQueues) -> Arc<Self> {
         let state = State {
             queues,
             wakers: Vec::new(),
@@ -207,7 +207,7 @@ impl Status {
     }
 
     /// The store can acknowledge nothing any more: neither can we.
-    pub(super) fn fail(&self, cause: JournalError) {
+    pub(super) fn fail(&self, cause: AppendError) {
         if self.shut() {
             return;
         }

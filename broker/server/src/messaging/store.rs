@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daymark_broker_core::queues::{QueueLimits, Recovery};
-use daymark_journal::{Batch, Fenced, Journal, Record};
 
 use super::shared::{AmqpQueues, Shared, limits};
 use super::{MessagingConfig, Recovered, StoreError};
+use crate::store::{Batch, BoxError, Fenced, Log, Record};
 
 /// How often the size of the store is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -20,12 +20,16 @@ const SLACK_BYTES: u64 = 16 << 20;
 
 /// Reads the store back, declares the configured queues, and makes that durable.
 pub(super) fn recover(
-    fenced: Fenced,
+    fenced: Box<dyn Fenced>,
     config: &MessagingConfig,
-) -> Result<(Journal, AmqpQueues, Recovered), StoreError> {
+) -> Result<(Log, AmqpQueues, Recovered), StoreError> {
     let mut recovery = Recovery::new(limits(config));
-    let visit = |record: Record<'_>| recovery.record(record.seq, record.kind, record.body);
-    let (journal, _) = fenced.recover(visit)?;
+    let mut visit = |record: Record<'_>| {
+        recovery
+            .record(record.seq, record.kind, record.body)
+            .map_err(BoxError::from)
+    };
+    let journal = fenced.recover(&mut visit)?;
     let mut queues: AmqpQueues = recovery.finish(journal.next_seq())?;
     for queue in &config.queues {
         let limits = QueueLimits {
@@ -73,12 +77,10 @@ pub(super) async fn keep_small(shared: Arc<Shared>) {
 
 /// The position that everything should be moved behind, if the store is too large.
 fn overgrown(shared: &Shared) -> Option<u64> {
-    let segments = shared.journal.segments();
-    let used: u64 = segments.iter().map(|segment| segment.bytes).sum();
+    let usage = shared.journal.usage();
     let needed = shared.look().queues.needed_bytes();
-    let active = segments.iter().find(|segment| segment.active)?;
-    let sealed = segments.iter().any(|segment| !segment.active);
-    (sealed && used > needed.saturating_mul(2).saturating_add(SLACK_BYTES)).then_some(active.first_seq)
+    let before = usage.before?;
+    (usage.bytes > needed.saturating_mul(2).saturating_add(SLACK_BYTES)).then_some(before)
 }
 
 async fn compact(shared: &Arc<Shared>, before: u64) {

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use daymark_broker_core::queues::{RecordError, Refused};
 use daymark_client::proto::{BrokerAddress, Epoch, GroupName, MemberName};
-use daymark_journal::{JournalError, OpenError};
 use serde::Serialize;
 
 use super::MessagingConfigError;
+use crate::store::{AppendError, OpenError};
 
 /// What the broker says of itself when a client connects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,26 +39,26 @@ pub enum StoreError {
     /// A setting cannot be used; the store was not touched.
     #[error(transparent)]
     Config(#[from] MessagingConfigError),
-    /// The journal could not be read or opened for writing.
+    /// The store could not be read or opened for writing.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The journal holds records this version does not understand.
+    /// The store holds records this version does not understand.
     #[error(transparent)]
     Records(#[from] RecordError),
     /// More queues than `max_queues` permits are declared and stored together.
     #[error(transparent)]
     Queues(#[from] Refused),
-    /// The journal was readable but could not be written to.
+    /// The store was readable but could not be written to.
     #[error("the recovered store cannot be written: {0}")]
-    Append(#[from] JournalError),
+    Append(#[from] AppendError),
 }
 
 /// The store can no longer acknowledge anything: the broker has to stop serving.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the store failed: {cause}")]
 pub struct StoreFailure {
-    /// What the journal said, for example `Superseded` or `SyncFailed`.
-    pub cause: JournalError,
+    /// What the store said, for example `Superseded`.
+    pub cause: AppendError,
 }
 
 /// The AMQP port could not be opened.
