@@ -4,3 +4,4 @@
 pub mod detector;
 pub mod failover;
 pub mod queues;
+pub mod selector;
