@@ -1,4 +1,6 @@
-//! What the benches share: how a set of measurements is summed up and shown.
+//! What the benches share: how a set of measurements is summed up and shown, and the peers beside us.
+
+pub mod directory;
 
 /// Measurements of one thing, in milliseconds.
 #[derive(Clone, Debug, Default)]

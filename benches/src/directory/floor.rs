@@ -1,0 +1,147 @@
+//! Our own floor: what the same machine does when nothing is looked up at all.
+//!
+//! Each runs as a process of its own and says `listening ADDRESS`.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use daymark_journal::{Batch, Holder, Journal, Locked, Options};
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper::{Request, Response, body::Incoming};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
+
+use super::{Outcome, other};
+
+async fn listen() -> Outcome<TcpListener> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("listening {}", listener.local_addr()?);
+    Ok(listener)
+}
+
+/// Answers every RESP array (a command) with the same bulk string of `bytes` bytes: a bare echo in tokio.
+///
+/// # Errors
+/// That it cannot listen.
+pub async fn echo(bytes: usize) -> Outcome<()> {
+    let reply: Arc<[u8]> = format!("${bytes}\r\n{}\r\n", "x".repeat(bytes))
+        .into_bytes()
+        .into();
+    let listener = listen().await?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        tokio::spawn(echo_to(stream, Arc::clone(&reply)));
+    }
+}
+
+/// No word of a command contains an asterisk, so every asterisk begins a command.
+async fn echo_to(mut stream: TcpStream, reply: Arc<[u8]>) {
+    let _ = stream.set_nodelay(true);
+    let mut input = vec![0; 64 << 10];
+    let mut output = Vec::new();
+    while let Ok(read @ 1..) = stream.read(&mut input).await {
+        let commands = input[..read].iter().filter(|byte| **byte == b'*').count();
+        output.clear();
+        for _ in 0..commands {
+            output.extend_from_slice(&reply);
+        }
+        if stream.write_all(&output).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Answers every HTTP request with the same `bytes` bytes: a bare hello in hyper.
+///
+/// # Errors
+/// That it cannot listen.
+pub async fn hello(bytes: usize) -> Outcome<()> {
+    let body = Bytes::from("x".repeat(bytes));
+    let listener = listen().await?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let _ = stream.set_nodelay(true);
+        let body = body.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |_: Request<Incoming>| {
+                let answer = Response::builder()
+                    .header("content-type", "application/json")
+                    .body(Full::new(body.clone()));
+                async move { Ok::<_, Infallible>(answer.expect("a constant answer is well formed")) }
+            });
+            let _ = hyper::server::conn::http1::Builder::new()
+                .pipeline_flush(true)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+/// Tells every connection the same `bytes` bytes, once for each line that one of them says: a bare broadcast.
+///
+/// # Errors
+/// That it cannot listen.
+pub async fn broadcast(bytes: usize) -> Outcome<()> {
+    let told: Arc<[u8]> = vec![b'x'; bytes].into();
+    let everybody: Arc<Mutex<Vec<OwnedWriteHalf>>> = Arc::default();
+    let listener = listen().await?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let (mut reading, writing) = stream.into_split();
+        everybody.lock().await.push(writing);
+        let (everybody, told) = (Arc::clone(&everybody), Arc::clone(&told));
+        tokio::spawn(async move {
+            while reading.read_u8().await.is_ok() {
+                for connection in everybody.lock().await.iter_mut() {
+                    if connection.write_all(&told).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Appends records of `bytes` bytes to a bare journal in `dir` from `writers` threads that wait for each one.
+/// Returns how many a second became durable.
+///
+/// # Errors
+/// That the directory cannot be used.
+pub fn journal(dir: &Path, bytes: usize, writers: usize, time: Duration) -> Outcome<f64> {
+    let locked = Locked::acquire(dir, &Holder::here("bench"), Options::default())?;
+    let next = locked.epoch() + 1;
+    let (journal, _) = locked.begin(next)?.recover(|_| Ok::<(), String>(()))?;
+    let body = vec![0x5A; bytes];
+    let began = Instant::now();
+    let appended = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..writers)
+            .map(|_| scope.spawn(|| append_until(&journal, &body, began + time)))
+            .collect();
+        let counts = threads.into_iter().map(|thread| thread.join());
+        counts.sum::<Result<u64, _>>()
+    });
+    let rate = appended.map_err(|_| other("a writer panicked"))? as f64 / began.elapsed().as_secs_f64();
+    journal.close();
+    Ok(rate)
+}
+
+fn append_until(journal: &Journal, body: &[u8], end: Instant) -> u64 {
+    let mut count = 0;
+    while Instant::now() < end {
+        let mut batch = Batch::new();
+        batch.push(0, &[body]);
+        journal
+            .append_and_wait(batch)
+            .expect("the journal of this bench is writable");
+        count += 1;
+    }
+    count
+}

@@ -1,0 +1,272 @@
+//! The peers, each started on a free loopback port with a directory of its own, ended when it is dropped, and the
+//! ready tools that ask them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use daymark_test_support::free_port;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Outcome, other};
+
+const START: Duration = Duration::from_secs(60);
+
+/// A running peer.
+#[derive(Debug)]
+pub struct Peer {
+    child: Child,
+    /// Where it answers.
+    pub address: String,
+}
+
+impl Drop for Peer {
+    /// Asks it to end, because some have processes of their own to end first; insists after a while.
+    fn drop(&mut self) {
+        const POLITE: Duration = Duration::from_secs(5);
+        if let Some(id) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(id, Signal::TERM);
+        }
+        let end = Instant::now() + POLITE;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Peer {
+    /// Starts a program and waits until its port is open.
+    fn start(mut command: Command, port: u16) -> Outcome<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| other(format!("{name}: {error}")))?;
+        let mut peer = Self {
+            child,
+            address: format!("127.0.0.1:{port}"),
+        };
+        let end = Instant::now() + START;
+        while std::net::TcpStream::connect(&peer.address).is_err() {
+            if let Some(status) = peer.child.try_wait()? {
+                return Err(other(format!("{name} ended: {status}")).into());
+            }
+            if Instant::now() > end {
+                return Err(other(format!("{name} does not listen")).into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(peer)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn port(&self) -> &str {
+        self.address.rsplit(':').next().unwrap_or_default()
+    }
+}
+
+/// Redis without persistence: its lookups are from memory, as ours.
+///
+/// # Errors
+/// That it is not installed or does not start.
+pub fn redis(dir: &Path) -> Outcome<Peer> {
+    let port = free_port();
+    let mut command = Command::new("redis-server");
+    command
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .args(["--save", "", "--appendonly", "no", "--dir"])
+        .arg(dir);
+    Peer::start(command, port)
+}
+
+/// etcd, one member, with its default fsync.
+///
+/// # Errors
+/// That it is not installed or does not start.
+pub fn etcd(dir: &Path) -> Outcome<Peer> {
+    let (client, peer) = (free_port(), free_port());
+    let (client_url, peer_url) = (
+        format!("http://127.0.0.1:{client}"),
+        format!("http://127.0.0.1:{peer}"),
+    );
+    let mut command = Command::new("etcd");
+    command
+        .arg("--data-dir")
+        .arg(dir.join("etcd"))
+        .args([
+            "--listen-client-urls",
+            &client_url,
+            "--advertise-client-urls",
+            &client_url,
+        ])
+        .args([
+            "--listen-peer-urls",
+            &peer_url,
+            "--initial-advertise-peer-urls",
+            &peer_url,
+        ])
+        .args(["--initial-cluster", &format!("default={peer_url}")]);
+    Peer::start(command, client)
+}
+
+/// ZooKeeper, standalone, with its default fsync.
+///
+/// # Errors
+/// That it is not installed or does not start.
+pub fn zookeeper(dir: &Path) -> Outcome<Peer> {
+    const MAIN: &str = "org.apache.zookeeper.server.ZooKeeperServerMain";
+    let port = free_port();
+    let config = dir.join("zoo.cfg");
+    let data = dir.join("zookeeper");
+    std::fs::create_dir_all(&data)?;
+    let text = format!(
+        "tickTime=2000\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\n\
+         admin.enableServer=false\n",
+        data.display()
+    );
+    std::fs::write(&config, text)?;
+    let mut command = Command::new("java");
+    command
+        .args(["-Xmx1g", "-Dzookeeper.root.logger=ERROR,CONSOLE", "-cp"])
+        .arg("/usr/share/java/zookeeper.jar")
+        .arg(MAIN)
+        .arg(&config);
+    Peer::start(command, port)
+}
+
+/// nginx with one static file of these bytes.
+///
+/// # Errors
+/// That it is not installed or does not start.
+pub fn nginx(dir: &Path, body: &str) -> Outcome<Peer> {
+    let port = free_port();
+    let root = dir.join("nginx");
+    std::fs::create_dir_all(&root)?;
+    std::fs::write(root.join("binding.json"), body)?;
+    let path = root.display();
+    let text = format!(
+        "daemon off; worker_processes 2; pid {path}/pid; error_log {path}/error.log;\n\
+         events {{ worker_connections 512; }}\n\
+         http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000;\n\
+         open_file_cache max=16; default_type application/json;\n\
+         client_body_temp_path {path}; proxy_temp_path {path}; fastcgi_temp_path {path};\n\
+         uwsgi_temp_path {path}; scgi_temp_path {path};\n\
+         server {{ listen 127.0.0.1:{port}; root {path};\n\
+         location / {{ try_files /binding.json =404; }} }} }}\n"
+    );
+    let config = root.join("nginx.conf");
+    std::fs::write(&config, text)?;
+    let mut command = Command::new("nginx");
+    command.arg("-c").arg(&config).arg("-p").arg(&root);
+    Peer::start(command, port)
+}
+
+/// One of our own processes, which says `listening ADDRESS`: `daymark naming`, or a floor.
+///
+/// # Errors
+/// That it does not say so.
+pub fn own(arguments: &[&str]) -> Outcome<Peer> {
+    use std::io::BufRead;
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let stdout = child.stdout.take().ok_or_else(|| other("no standard output"))?;
+    let mut peer = Peer {
+        child,
+        address: String::new(),
+    };
+    let mut lines = std::io::BufReader::new(stdout);
+    let mut line = String::new();
+    while lines.read_line(&mut line)? > 0 {
+        if let Some(address) = line.trim_end().strip_prefix("listening ") {
+            address.clone_into(&mut peer.address);
+            std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+            return Ok(peer);
+        }
+        line.clear();
+    }
+    Err(other(format!("{arguments:?} ended without listening")).into())
+}
+
+/// `redis-benchmark` with one command: requests a second.
+///
+/// # Errors
+/// That it is not installed, or that it printed no rate.
+pub fn redis_benchmark(peer: &Peer, requests: u64, pipeline: usize, command: &[&str]) -> Outcome<f64> {
+    let output = Command::new("redis-benchmark")
+        .args(["-h", "127.0.0.1", "-p", peer.port(), "-c", "50"])
+        .args(["-n", &requests.to_string(), "-P", &pipeline.to_string()])
+        .args(["-r", &super::NAMES.to_string(), "--csv"])
+        .args(command)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| other(format!("redis-benchmark: {error}")))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    // The last line: "the command","requests a second","latencies"...
+    let line = text.lines().last().unwrap_or_default();
+    let rate = line.split("\",\"").nth(1).and_then(|rate| rate.parse().ok());
+    rate.ok_or_else(|| other(format!("redis-benchmark printed {text:?}")).into())
+}
+
+/// `wrk` with 2 threads and 64 connections on `prefix` and a random name: requests a second.
+///
+/// # Errors
+/// That it is not installed, that it printed no rate, or that an answer was no success.
+pub fn wrk(peer: &Peer, dir: &Path, prefix: &str, time: Duration) -> Outcome<f64> {
+    let script = names_script(dir, prefix)?;
+    let output = Command::new("wrk")
+        .args(["-t2", "-c64", &format!("-d{}s", time.as_secs()), "-s"])
+        .arg(script)
+        .arg(format!("http://{}", peer.address))
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| other(format!("wrk: {error}")))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if text.contains("Non-2xx") || text.contains("Socket errors") {
+        return Err(other(format!("wrk saw errors: {text}")).into());
+    }
+    let line = text.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
+    let rate = line.and_then(|rate| rate.trim().parse().ok());
+    rate.ok_or_else(|| other(format!("wrk printed {text:?}")).into())
+}
+
+/// Requests are made beforehand, so that every peer is asked at the same price.
+fn names_script(dir: &Path, prefix: &str) -> Outcome<PathBuf> {
+    let path = dir.join("names.lua");
+    let text = format!(
+        "local made, at = {{}}, 0\n\
+         function init(args)\n  math.randomseed(os.time())\n  for i = 1, 20000 do\n\
+         \x20   made[i] = wrk.format('GET', string.format('{prefix}binding:%012d', math.random(0, {})))\n\
+         \x20 end\nend\n\
+         function request()\n  at = at % 20000 + 1\n  return made[at]\nend\n",
+        super::NAMES - 1
+    );
+    std::fs::write(&path, text)?;
+    Ok(path)
+}
+
+/// What a process holds in memory, in bytes.
+///
+/// # Errors
+/// That there is no such process.
+pub fn resident(id: u32) -> Outcome<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: u64 = line
+        .and_then(|line| line.trim().strip_suffix(" kB"))
+        .and_then(|kib| kib.trim().parse().ok())
+        .ok_or_else(|| other("no VmRSS"))?;
+    Ok(kib * 1024)
+}
