@@ -377,39 +377,6 @@ fn what_does_not_exist_yet_is_refused_by_name() {
 }
 
 #[test]
-fn a_container_id_in_use_is_refused_to_who_wants_it_alone() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let alone = || OpenOptions {
-        desired_capabilities: vec![Symbol::from_static("sole-connection-for-container")],
-        ..OpenOptions::new("client-1")
-    };
-    let mut first = Client::dial(broker.addr, Sasl::Anonymous);
-    first.open(alone());
-    let mut second = Client::dial(broker.addr, Sasl::Anonymous);
-    second.open(alone());
-    let establishment = second.amqp.remote_open().unwrap().properties.clone();
-    assert_eq!(
-        establishment.get("amqp:connection-establishment-failed"),
-        Some(&Value::Bool(true))
-    );
-    let CloseReason::Remote(Some(error)) = second.closed() else {
-        panic!("the second connection was let in");
-    };
-    assert_eq!(error.condition, condition::INVALID_FIELD);
-    let field = error.info.get("invalid-field").and_then(Value::as_symbol);
-    assert_eq!(field.map(Symbol::as_str), Some("container-id"));
-    let mut careless = Client::dial(broker.addr, Sasl::Anonymous);
-    careless.open(OpenOptions::new("client-1"));
-    careless.vanish();
-    first.vanish();
-    broker.until("both to be gone", |stats| stats.connections == 0);
-    let mut third = Client::dial(broker.addr, Sasl::Anonymous);
-    third.open(alone());
-    broker.stop();
-}
-
-#[test]
 fn connections_links_and_messages_beyond_the_limit_are_refused_with_words() {
     let dir = tempdir().unwrap();
     let config = MessagingConfig {

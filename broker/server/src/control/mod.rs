@@ -369,7 +369,11 @@ impl Driver {
         let peers = peers.filter_map(|(name, at)| Some((name.clone(), at.peer.clone()?)));
         self.mesh.dial(&peers.collect());
         // A new peer port concerns nobody but us.
-        before.is_none_or(|before| before.messaging != address.messaging)
+        let moved = before.is_none_or(|before| before.messaging != address.messaging);
+        if moved && let Office::Open(messaging) = &self.office {
+            messaging.know_brokers(self.brokers());
+        }
+        moved
     }
 
     fn on_heard(&mut self, heard: Heard) -> Vec<Event> {

@@ -43,6 +43,12 @@ pub struct MessagingConfig {
     pub producer_credit_bytes: u64,
     /// Silence after which a connection is given up, in milliseconds. Default 60,000; 0 means never.
     pub idle_timeout_ms: u64,
+    /// What clients put before the address of a queue, and are told to: `queue-prefix` in the AMQP open.
+    /// Default: nothing.
+    pub queue_prefix: Option<String>,
+    /// What clients put before the address of a topic, and are told to: `topic-prefix` in the AMQP open.
+    /// Default: nothing.
+    pub topic_prefix: Option<String>,
 }
 
 /// One declared queue.
@@ -94,6 +100,8 @@ impl Default for MessagingConfig {
             producer_credit: 1_000,
             producer_credit_bytes: 4 << 20,
             idle_timeout_ms: 60_000,
+            queue_prefix: None,
+            topic_prefix: None,
         }
     }
 }
@@ -127,6 +135,16 @@ pub enum MessagingConfigError {
         /// The name.
         name: String,
     },
+    /// A prefix that tells nothing.
+    #[error("{setting} is {prefix:?}: {why}")]
+    Prefix {
+        /// `queue_prefix` or `topic_prefix`.
+        setting: &'static str,
+        /// What was given.
+        prefix: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// More queues declared than `max_queues` permits.
     #[error("{declared} queues are declared, max_queues is {max}")]
     TooManyQueues {
@@ -158,7 +176,33 @@ impl MessagingConfig {
         in_range("max_frame_bytes", self.max_frame_bytes.into(), 512, 16 << 20)?;
         in_range("producer_credit", self.producer_credit.into(), 1, 10_000)?;
         in_range("producer_credit_bytes", self.producer_credit_bytes, 1, max)?;
+        self.check_prefixes()?;
         self.check_queues()
+    }
+
+    fn check_prefixes(&self) -> Result<(), MessagingConfigError> {
+        let refuse = |setting, prefix: &str, why| {
+            let prefix = prefix.to_owned();
+            Err(MessagingConfigError::Prefix { setting, prefix, why })
+        };
+        for (setting, prefix) in [
+            ("queue_prefix", &self.queue_prefix),
+            ("topic_prefix", &self.topic_prefix),
+        ] {
+            if let Some(prefix) = prefix
+                && let Err(why) = check_queue_name(prefix)
+            {
+                return refuse(setting, prefix, why);
+            }
+        }
+        match (&self.queue_prefix, &self.topic_prefix) {
+            (Some(queue), Some(topic))
+                if queue.starts_with(topic.as_str()) || topic.starts_with(queue.as_str()) =>
+            {
+                refuse("topic_prefix", topic, "it cannot be told from queue_prefix")
+            }
+            (Some(_) | None, _) => Ok(()),
+        }
     }
 
     fn check_queues(&self) -> Result<(), MessagingConfigError> {

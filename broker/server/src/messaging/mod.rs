@@ -16,8 +16,10 @@
 mod arrival;
 mod attach;
 mod config;
+mod keep;
 mod peer;
 mod port;
+mod registry;
 mod shared;
 mod store;
 mod types;
@@ -26,19 +28,23 @@ pub use config::{
     MAX_MESSAGE_BYTES, MAX_QUEUE_NAME_BYTES, MessagingConfig, MessagingConfigError, QueueConfig,
 };
 pub use types::{
-    Greeting, ListenError, MessagingStats, QueueStats, Recovered, Stop, StoreError, StoreFailure,
+    ConnectionStats, Greeting, LinkKind, LinkStats, ListenError, MessagingStats, QueueStats, Recovered, Stop,
+    StoreError, StoreFailure,
 };
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
 
 use daymark_amqp::{AmqpError, condition};
-use daymark_client::proto::Endpoint;
+use daymark_client::proto::{BrokerAddress, Endpoint};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::store::Fenced;
+use registry::Order;
 use shared::{Phase, Shared};
 
 /// The data plane of one term of office. Dropping it cuts every connection and closes the journal.
@@ -96,12 +102,20 @@ impl Messaging {
             helpers.spawn(store::follow(Arc::clone(&self.shared)));
             helpers.spawn(store::keep_small(Arc::clone(&self.shared)));
         }
-        held(&self.ports).spawn(port::serve(
-            listener,
-            Arc::clone(&self.shared),
-            Arc::new(greeting),
-        ));
+        self.shared.greet(|_| Some(greeting));
+        held(&self.ports).spawn(port::serve(listener, Arc::clone(&self.shared)));
         Ok(local)
+    }
+
+    /// Changes the `failover-server-list` that clients are told when they connect: the complete list, this
+    /// broker first. Nothing happens before the port was opened.
+    pub fn know_brokers(&self, brokers: Vec<BrokerAddress>) {
+        self.shared.greet(|greeting| {
+            greeting.map(|greeting| Greeting {
+                failover_server_list: brokers,
+                ..greeting.clone()
+            })
+        });
     }
 
     /// Resolves when the store can no longer acknowledge anything; never before.
@@ -136,6 +150,68 @@ impl Messaging {
         helpers.shutdown().await;
     }
 
+    /// Every open connection, the oldest first.
+    #[must_use]
+    pub fn connections(&self) -> Vec<ConnectionStats> {
+        let mut links: BTreeMap<u64, usize> = BTreeMap::new();
+        for link in self.shared.look().links.values() {
+            *links.entry(link.connection).or_default() += 1;
+        }
+        let entries = self.shared.registry.all().into_iter();
+        let stats = entries.map(|entry| ConnectionStats {
+            id: entry.id,
+            remote: entry.remote.to_string(),
+            container: entry.container().map(str::to_owned),
+            user: entry.user().map(str::to_owned),
+            since_ms: entry.since.duration_since(UNIX_EPOCH).map_or(0, milliseconds),
+            links: links.get(&entry.id).copied().unwrap_or(0),
+        });
+        stats.collect()
+    }
+
+    /// Closes a connection with `amqp:connection:forced`. False if there is none of this number.
+    pub fn close_connection(&self, id: u64) -> bool {
+        let Some(entry) = self.shared.registry.find(id) else {
+            return false;
+        };
+        let text = "an administrator closed this connection";
+        entry.order(Order::Close(AmqpError::new(condition::CONNECTION_FORCED, text)));
+        true
+    }
+
+    /// Every link that was taken, the oldest first.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkStats> {
+        let state = self.shared.look();
+        let links = state.links.iter().map(|(id, link)| LinkStats {
+            id: *id,
+            connection: link.connection,
+            name: link.name.clone(),
+            kind: link.kind,
+            address: link.address.clone(),
+        });
+        links.collect()
+    }
+
+    /// Closes a link with `amqp:link:detach-forced`. False if there is none of this number.
+    pub fn close_link(&self, id: u64) -> bool {
+        let found = self
+            .shared
+            .look()
+            .links
+            .get(&id)
+            .map(|info| (info.connection, info.link));
+        let Some((connection, link)) = found else {
+            return false;
+        };
+        let text = "an administrator closed this link";
+        let error = AmqpError::new(condition::DETACH_FORCED, text);
+        let entry = self.shared.registry.find(connection);
+        entry
+            .map(|entry| entry.order(Order::Detach(link, error)))
+            .is_some()
+    }
+
     /// What is there now, and totals since the start.
     #[must_use]
     pub fn stats(&self) -> MessagingStats {
@@ -162,6 +238,10 @@ impl Messaging {
             queues: queues.collect(),
         }
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -3,6 +3,7 @@
 //! It always reads while a write is blocked, unless the store is far behind, and writes many frames at once.
 
 use std::io::{ErrorKind, IoSlice};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,9 +15,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep_until};
 
+use super::MessagingConfig;
 use super::peer::Peer;
-use super::shared::{MAX_UNSETTLED, Phase, Shared};
-use super::{Greeting, MessagingConfig};
+use super::shared::{MAX_UNSETTLED, Phase, Shared, idle_timeout};
 
 /// Bytes read from a socket at once.
 const READ_BYTES: usize = 64 << 10;
@@ -30,13 +31,13 @@ const TURNS_AT_ONCE: u32 = 16;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts connections until the phase changes, and waits for their end.
-pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, greeting: Arc<Greeting>) {
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let mut phase = shared.status.phase.subscribe();
     let mut connections = JoinSet::new();
     while *phase.borrow_and_update() == Phase::Serving {
         tokio::select! {
             stream = next(&listener) => {
-                accept(&mut connections, stream, &shared, &greeting, phase.clone());
+                accept(&mut connections, stream, &shared, phase.clone());
             }
             Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
             _ = phase.changed() => {}
@@ -48,10 +49,10 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, greeting: 
     }
 }
 
-async fn next(listener: &TcpListener) -> TcpStream {
+async fn next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(accepted) => return accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -71,9 +72,8 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 /// `phase` must not have seen any change since the port was seen to be open: the connection would miss it.
 fn accept(
     connections: &mut JoinSet<()>,
-    stream: TcpStream,
+    (stream, remote): (TcpStream, SocketAddr),
     shared: &Arc<Shared>,
-    greeting: &Arc<Greeting>,
     phase: watch::Receiver<Phase>,
 ) {
     let limit = shared.config.max_connections;
@@ -85,7 +85,7 @@ fn accept(
         let text = format!("this broker takes {limit} connections at a time");
         AmqpError::new(condition::RESOURCE_LIMIT_EXCEEDED, text)
     });
-    let task = Task::new(stream, Arc::clone(shared), Arc::clone(greeting), phase, unwelcome);
+    let task = Task::new((stream, remote), Arc::clone(shared), phase, unwelcome);
     shared.connections.fetch_add(1, Ordering::Relaxed);
     let counted = Counted(Arc::clone(shared));
     connections.spawn(async move {
@@ -104,13 +104,12 @@ impl Drop for Counted {
 }
 
 fn engine_config(config: &MessagingConfig) -> Config {
-    let idle = Duration::from_millis(config.idle_timeout_ms);
     Config {
         max_frame_size: config.max_frame_bytes,
         max_message_size: config.max_message_bytes,
         max_partial: config.max_message_bytes.saturating_mul(2),
         max_unsettled: MAX_UNSETTLED,
-        idle_timeout: (!idle.is_zero()).then_some(idle),
+        idle_timeout: idle_timeout(config),
         sasl: Sasl::Server {
             mechanisms: vec![Symbol::from_static("ANONYMOUS"), Symbol::from_static("PLAIN")],
             required: false,
@@ -129,9 +128,8 @@ struct Task {
 
 impl Task {
     fn new(
-        stream: TcpStream,
+        (stream, remote): (TcpStream, SocketAddr),
         shared: Arc<Shared>,
-        greeting: Arc<Greeting>,
         phase: watch::Receiver<Phase>,
         unwelcome: Option<AmqpError>,
     ) -> Self {
@@ -139,7 +137,7 @@ impl Task {
         let _ = stream.set_nodelay(true);
         let waker = Arc::new(Notify::new());
         let amqp = Connection::server(engine_config(&shared.config), Instant::now());
-        let peer = Peer::new(shared, greeting, amqp, Arc::clone(&waker), unwelcome);
+        let peer = Peer::new(shared, remote, amqp, Arc::clone(&waker), unwelcome);
         Self {
             stream,
             peer,
@@ -170,7 +168,7 @@ impl Task {
             if self.peer.amqp.is_finished() {
                 return;
             }
-            arm(timer.as_mut(), self.peer.amqp.poll_timeout());
+            arm(timer.as_mut(), self.peer.next_timeout());
             tokio::select! {
                 ready = self.stream.ready(self.interest()), if self.wants_socket() => {
                     if ready.is_ok_and(|ready| ready.is_readable() || ready.is_read_closed()) {
@@ -179,8 +177,7 @@ impl Task {
                 }
                 () = self.waker.notified() => {}
                 () = timer.as_mut() => {
-                    self.peer.amqp.handle_timeout(Instant::now());
-                    self.peer.amqp.shrink();
+                    self.peer.handle_timeout(Instant::now());
                 }
                 changed = self.phase.changed(), if !closing => {
                     closing = true;
@@ -195,7 +192,7 @@ impl Task {
     }
 
     fn wants_input(&self) -> bool {
-        self.peer.amqp.wants_input() && !self.peer.paused
+        self.peer.amqp.wants_input() && !self.peer.paused && !self.peer.is_waiting()
     }
 
     fn wants_socket(&self) -> bool {
@@ -217,7 +214,7 @@ impl Task {
         let buffer = self.peer.amqp.read_buf(READ_BYTES);
         match self.stream.try_read_buf(buffer) {
             Ok(0) => self.peer.amqp.input_closed(),
-            Ok(_) => self.peer.amqp.input_received(Instant::now()),
+            Ok(_) => self.peer.input_received(Instant::now()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(_) => self.peer.amqp.input_closed(),
         }

@@ -6,13 +6,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use daymark_amqp::{AmqpError, DeliveryId, LinkId, condition};
 use daymark_broker_core::queues::{Limits, OwnerId, Positions, Queues};
 use tokio::sync::{Notify, watch};
 
-use super::{MessagingConfig, StoreFailure};
+use super::registry::Registry;
+use super::types::LinkKind;
+use super::{Greeting, MessagingConfig, StoreFailure};
 use crate::store::{AppendError, Batch, Log};
 
 /// Bytes handed to the journal and not yet durable. Batches beyond that wait here, so that the journal, which
@@ -44,8 +47,9 @@ pub(super) struct Shared {
     state: Mutex<State>,
     pub(super) status: Arc<Status>,
     pub(super) connections: AtomicUsize,
-    /// Connections of each container id that is in use.
-    pub(super) containers: Mutex<BTreeMap<String, usize>>,
+    pub(super) registry: Registry,
+    /// What connections that open are told.
+    greeting: RwLock<Option<Arc<Greeting>>>,
 }
 
 /// What the journal's thread may touch. It never holds the journal itself, so that the journal is closed by
@@ -73,6 +77,21 @@ pub(super) struct State {
     /// Connections that stopped reading until the store has caught up.
     paused: Vec<OwnerId>,
     head: Vec<u8>,
+    /// Every link that was taken, by a number of its own.
+    pub(super) links: BTreeMap<u64, LinkInfo>,
+    next_link: u64,
+}
+
+/// What others may know of a link.
+#[derive(Clone, Debug)]
+pub(super) struct LinkInfo {
+    /// The connection's number in the registry.
+    pub(super) connection: u64,
+    pub(super) link: LinkId,
+    pub(super) name: String,
+    pub(super) kind: LinkKind,
+    /// Where it leads; none for the anonymous relay.
+    pub(super) address: Option<String>,
 }
 
 /// The limits the queues get from the configuration.
@@ -89,6 +108,11 @@ pub(super) fn limits(config: &MessagingConfig) -> Limits {
     }
 }
 
+/// Silence after which a connection is given up; none if never.
+pub(super) fn idle_timeout(config: &MessagingConfig) -> Option<Duration> {
+    (config.idle_timeout_ms > 0).then(|| Duration::from_millis(config.idle_timeout_ms))
+}
+
 impl Shared {
     pub(super) fn new(config: MessagingConfig, journal: Log, queues: AmqpQueues) -> Arc<Self> {
         let state = State {
@@ -97,6 +121,8 @@ impl Shared {
             held_back: VecDeque::new(),
             paused: Vec::new(),
             head: Vec::new(),
+            links: BTreeMap::new(),
+            next_link: 1,
         };
         let status = Status {
             shut: AtomicBool::new(false),
@@ -106,14 +132,30 @@ impl Shared {
             phase: watch::Sender::new(Phase::Serving),
             failure: watch::Sender::new(None),
         };
+        let registry = Registry::new(idle_timeout(&config));
         Arc::new(Self {
             config,
             journal,
             state: Mutex::new(state),
             status: Arc::new(status),
             connections: AtomicUsize::new(0),
-            containers: Mutex::new(BTreeMap::new()),
+            registry,
+            greeting: RwLock::new(None),
         })
+    }
+
+    /// What a connection that opens now is told; none before the port was opened.
+    pub(super) fn greeting(&self) -> Option<Arc<Greeting>> {
+        self.greeting
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Changes what connections are told from now on.
+    pub(super) fn greet(&self, change: impl FnOnce(Option<&Greeting>) -> Option<Greeting>) {
+        let mut greeting = self.greeting.write().unwrap_or_else(PoisonError::into_inner);
+        *greeting = change(greeting.as_deref()).map(Arc::new);
     }
 
     /// The queues, unless the store failed or was closed: then nothing may happen to them any more.
@@ -250,6 +292,14 @@ impl State {
         if let Some(waker) = self.wakers.get_mut(owner.index()) {
             *waker = None;
         }
+    }
+
+    /// Lists a link and returns its number.
+    pub(super) fn add_link(&mut self, info: LinkInfo) -> u64 {
+        let number = self.next_link;
+        self.next_link += 1;
+        self.links.insert(number, info);
+        number
     }
 
     /// Wakes whoever has something to do.

@@ -135,3 +135,45 @@ pub struct QueueStats {
     /// Whether producers are held back by a limit.
     pub held: bool,
 }
+
+/// An open connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConnectionStats {
+    /// Its number, unique within this term of office.
+    pub id: u64,
+    /// Where it comes from.
+    pub remote: String,
+    /// The container id: the JMS client id. Absent until the peer opened the connection.
+    pub container: Option<String>,
+    /// The user of SASL PLAIN; absent with other mechanisms.
+    pub user: Option<String>,
+    /// When it was accepted: milliseconds since 1970 UTC.
+    pub since_ms: u64,
+    /// Links attached.
+    pub links: usize,
+}
+
+/// What a link does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkKind {
+    /// It brings messages.
+    Producer,
+    /// It takes messages.
+    Consumer,
+}
+
+/// A link of some connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LinkStats {
+    /// Its number, unique within this term of office.
+    pub id: u64,
+    /// The number of its connection.
+    pub connection: u64,
+    /// Its name, as the peer chose it.
+    pub name: String,
+    /// What it does.
+    pub kind: LinkKind,
+    /// Where it leads; absent for the anonymous relay.
+    pub address: Option<String>,
+}

@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Broker {
     pub(crate) addr: SocketAddr,
     pub(crate) recovered: Recovered,
-    messaging: Messaging,
+    pub(crate) messaging: Messaging,
     runtime: Runtime,
 }
 
@@ -147,15 +147,20 @@ impl Client {
 
     /// Connected, and nothing said yet.
     pub(crate) fn dial(addr: SocketAddr, sasl: Sasl) -> Self {
+        Self::dial_with(addr, |config| config.sasl = sasl)
+    }
+
+    /// Connected, with an engine of one's own settings, and nothing said yet.
+    pub(crate) fn dial_with(addr: SocketAddr, set: impl FnOnce(&mut Config)) -> Self {
         let stream = TcpStream::connect(addr).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
-        let config = Config {
-            sasl,
+        let mut config = Config {
             // The broker's bound is the one to be met.
             max_unsettled: 100_000,
             ..Config::default()
         };
+        set(&mut config);
         Self {
             amqp: Connection::client(config, Instant::now()),
             stream,
@@ -171,6 +176,16 @@ impl Client {
         self.wait("open", |event| {
             matches!(event, Event::RemoteOpen(_)).then_some(())
         });
+    }
+
+    /// Opens as the only connection of this container id.
+    pub(crate) fn alone(addr: SocketAddr, container: &str) -> Self {
+        let mut client = Self::dial(addr, Sasl::Anonymous);
+        client.open(OpenOptions {
+            desired_capabilities: vec![Symbol::from_static("sole-connection-for-container")],
+            ..OpenOptions::new(container)
+        });
+        client
     }
 
     pub(crate) fn begin(&mut self) {

@@ -6,7 +6,8 @@ use daymark_amqp::{AcceptOptions, AmqpError, DeliveryId, LinkId, RemoteAttach, c
 use daymark_broker_core::queues::{Arrival, ProducerId, QueueId, Settlement};
 
 use super::super::attach::{self, Wish};
-use super::super::shared::State;
+use super::super::shared::{LinkInfo, State};
+use super::super::types::LinkKind;
 use super::{Input, Link, Peer, Reply, settlement_of};
 
 impl Peer {
@@ -72,8 +73,14 @@ impl Peer {
                 };
                 self.replies.push(reply);
             }
-            Input::DetachProducer(id) => state.queues.detach_producer(id),
-            Input::DetachConsumer(id) => state.queues.detach_consumer(id),
+            Input::DetachProducer(id, number) => {
+                state.links.remove(&number);
+                state.queues.detach_producer(id);
+            }
+            Input::DetachConsumer(id, number) => {
+                state.links.remove(&number);
+                state.queues.detach_consumer(id);
+            }
         }
     }
 
@@ -113,7 +120,14 @@ impl Peer {
             let text = format!("a connection may have {} links", config.max_links_per_connection);
             return Err(AmqpError::new(condition::RESOURCE_LIMIT_EXCEEDED, text));
         }
-        let queues = &mut state.queues;
+        let info = |kind, address: Option<&str>| LinkInfo {
+            connection: self.entry.id,
+            link,
+            name: attach.name.clone(),
+            kind,
+            address: address.map(str::to_owned),
+        };
+        let State { queues, .. } = state;
         let refused = |refused| attach::refusal(&refused);
         let held = match attach::wish(attach)? {
             Wish::SendTo(address) => {
@@ -121,19 +135,31 @@ impl Peer {
                 let id = queues
                     .attach_producer(self.owner, link, Some(queue))
                     .map_err(refused)?;
-                Link::Producer { id, anonymous: false }
+                let number = state.add_link(info(LinkKind::Producer, Some(&address)));
+                Link::Producer {
+                    id,
+                    number,
+                    anonymous: false,
+                }
             }
             Wish::SendAnywhere => {
                 let id = queues.attach_producer(self.owner, link, None).map_err(refused)?;
-                Link::Producer { id, anonymous: true }
+                let number = state.add_link(info(LinkKind::Producer, None));
+                Link::Producer {
+                    id,
+                    number,
+                    anonymous: true,
+                }
             }
             Wish::ReceiveFrom { address, settled } => {
                 let queue = attach::find_queue(queues, config, &address)?;
                 let id = queues
                     .attach_consumer(self.owner, link, queue, settled)
                     .map_err(refused)?;
+                let number = state.add_link(info(LinkKind::Consumer, Some(&address)));
                 Link::Consumer {
                     id,
+                    number,
                     default_outcome: default_outcome(attach),
                     starved: false,
                 }

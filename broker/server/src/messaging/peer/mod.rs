@@ -4,33 +4,49 @@
 //! came out. Invariant: what the queues hand out is either sent or given back at once.
 
 mod exchange;
+mod opening;
 mod perform;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
 
 use daymark_amqp::{
-    AcceptOptions, AmqpError, CloseReason, Connection, Credentials, DeliveryId, DeliveryState, Event, Fields,
-    LinkId, Message, OpenOptions, Outcome, RemoteAttach, RemoteOpen, SaslCode, Symbol, Value, condition,
+    AcceptOptions, AmqpError, CloseReason, Connection, Credentials, DeliveryId, DeliveryState, Event, LinkId,
+    Message, Outcome, RemoteAttach, SaslCode, condition,
 };
 use daymark_broker_core::queues::{Action, Arrival, ConsumerId, MessageRef, OwnerId, ProducerId, Settlement};
 
+use super::arrival;
+use super::keep::Keeper;
+use super::registry::{Entry, Order};
 use super::shared::Shared;
-use super::{Greeting, arrival};
 
 /// A link the queues know.
 #[derive(Debug)]
 enum Link {
     Producer {
         id: ProducerId,
+        number: u64,
         anonymous: bool,
     },
     Consumer {
         id: ConsumerId,
+        /// What it is called outside of this connection.
+        number: u64,
         default_outcome: Settlement,
         /// It was cut off because it holds too many unsettled deliveries.
         starved: bool,
     },
+}
+
+impl Link {
+    const fn number(&self) -> u64 {
+        match self {
+            Self::Producer { number, .. } | Self::Consumer { number, .. } => *number,
+        }
+    }
 }
 
 /// Something the queues have to hear.
@@ -60,8 +76,8 @@ enum Input {
         credit: u32,
         drain: bool,
     },
-    DetachProducer(ProducerId),
-    DetachConsumer(ConsumerId),
+    DetachProducer(ProducerId, u64),
+    DetachConsumer(ConsumerId, u64),
 }
 
 /// What the engine has to be told outside the lock.
@@ -77,11 +93,13 @@ enum Reply {
 pub(super) struct Peer {
     pub(super) amqp: Connection,
     shared: Arc<Shared>,
-    greeting: Arc<Greeting>,
+    entry: Arc<Entry>,
     owner: OwnerId,
     /// Why this connection may not stay, if it may not.
     unwelcome: Option<AmqpError>,
-    container: Option<String>,
+    /// Its open waits, until then, for another connection to let go of its container id.
+    waiting: Option<Instant>,
+    keeper: Keeper,
     links: BTreeMap<LinkId, Link>,
     inputs: Vec<Input>,
     replies: Vec<Reply>,
@@ -95,19 +113,21 @@ pub(super) struct Peer {
 impl Peer {
     pub(super) fn new(
         shared: Arc<Shared>,
-        greeting: Arc<Greeting>,
+        remote: SocketAddr,
         amqp: Connection,
         waker: Arc<tokio::sync::Notify>,
         unwelcome: Option<AmqpError>,
     ) -> Self {
+        let entry = shared.registry.add(remote, Arc::clone(&waker));
         let owner = shared.look().add_owner(waker);
         Self {
             amqp,
             shared,
-            greeting,
+            entry,
             owner,
             unwelcome,
-            container: None,
+            waiting: None,
+            keeper: Keeper::default(),
             links: BTreeMap::new(),
             inputs: Vec::new(),
             replies: Vec::new(),
@@ -120,6 +140,15 @@ impl Peer {
 
     /// Does everything there is to do without the socket: what the peer said, and what the queues have for it.
     pub(super) fn turn(&mut self) {
+        for order in self.entry.orders() {
+            match order {
+                Order::Close(error) => self.close(error),
+                Order::Detach(link, error) => self.cut_off(link, error),
+            }
+        }
+        if self.waiting.is_some() {
+            self.answer_open();
+        }
         self.poll_events();
         loop {
             // What came before a close still counts.
@@ -131,6 +160,29 @@ impl Peer {
                 return;
             }
         }
+    }
+
+    /// Bytes were appended to the engine's buffer.
+    pub(super) fn input_received(&mut self, now: Instant) {
+        self.shared.registry.heard(&self.entry, now);
+        self.amqp.input_received(now);
+    }
+
+    /// Whether nothing the peer sends matters until its open is answered.
+    pub(super) const fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout).
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        self.amqp.poll_timeout().into_iter().chain(self.waiting).min()
+    }
+
+    /// Time passed; idle buffers are given back.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.amqp.handle_timeout(now);
+        self.amqp.shrink();
+        self.keeper.shrink();
     }
 
     /// Whether output was held up and can go on.
@@ -148,7 +200,10 @@ impl Peer {
     }
 
     fn poll_events(&mut self) {
-        while let Some(event) = self.amqp.poll_event() {
+        // What was pipelined behind an open that is not answered stays where it is.
+        while self.waiting.is_none()
+            && let Some(event) = self.amqp.poll_event()
+        {
             match event {
                 Event::Message(message) => self.on_message(message),
                 Event::Disposition {
@@ -160,7 +215,7 @@ impl Peer {
                 } => self.on_disposition(link, delivery, context, state, settled),
                 Event::Credit { link, credit, drain } => self.on_credit(link, credit, drain),
                 Event::Aborted { link } => self.on_aborted(link),
-                Event::LinkRequested { link, attach, .. } => self.inputs.push(Input::Attach(link, attach)),
+                Event::LinkRequested { link, attach, .. } => self.on_requested(link, attach),
                 Event::LinkDetached {
                     link,
                     closed,
@@ -169,7 +224,7 @@ impl Peer {
                 } => self.on_detached(link, closed, by_peer),
                 Event::SaslInit(init) => self.on_sasl(&init.credentials),
                 Event::SaslResponse(_) => self.answer_sasl(SaslCode::Auth),
-                Event::RemoteOpen(open) => self.on_open(&open),
+                Event::RemoteOpen(_) => self.on_open(),
                 Event::Closed(reason) => self.on_closed(&reason),
                 // We start no links and no SASL exchange, and take no coordinator; sessions need nothing.
                 Event::LinkAttached { .. }
@@ -187,7 +242,11 @@ impl Peer {
     /// Anyone may enter, under any name, until rights exist; a mechanism we do not know may not.
     fn on_sasl(&mut self, credentials: &Credentials) {
         let code = match credentials {
-            Credentials::Anonymous { .. } | Credentials::Plain { .. } => SaslCode::Ok,
+            Credentials::Plain { user, .. } => {
+                self.entry.know_user(user);
+                SaslCode::Ok
+            }
+            Credentials::Anonymous { .. } => SaslCode::Ok,
             Credentials::External { .. } | Credentials::Other { .. } => SaslCode::Auth,
         };
         self.answer_sasl(code);
@@ -199,63 +258,23 @@ impl Peer {
         }
     }
 
-    fn on_open(&mut self, open: &RemoteOpen) {
-        let refused = self.unwelcome.take().or_else(|| self.claim_container(open).err());
-        let mut properties = greeting_properties(&self.greeting);
-        if refused.is_some() {
-            let failed = Symbol::from_static("amqp:connection-establishment-failed");
-            properties.insert(failed, Value::Bool(true));
-        }
-        let options = OpenOptions {
-            offered_capabilities: vec![
-                Symbol::from_static("ANONYMOUS-RELAY"),
-                Symbol::from_static(SOLE_CONNECTION),
-            ],
-            properties,
-            ..OpenOptions::new(self.greeting.member.as_str())
-        };
-        if let Err(error) = self.amqp.open(options) {
-            tracing::debug!(%error, "the connection was not opened");
-        }
-        if let Some(error) = refused {
-            tracing::info!(container = open.container_id, %error, "connection refused");
-            self.closing = true;
-            self.amqp.close(Some(error));
-        }
-    }
-
-    /// A second connection of a container id is refused only if it asks to be the only one.
-    fn claim_container(&mut self, open: &RemoteOpen) -> Result<(), AmqpError> {
-        let id = open.container_id.clone();
-        let containers = self.shared.containers.lock();
-        let mut containers = containers.unwrap_or_else(PoisonError::into_inner);
-        let count = containers.entry(id.clone()).or_default();
-        if *count > 0 && open.desires(SOLE_CONNECTION) {
-            let text = format!("container id {id:?} is in use by another connection");
-            let field = Value::Symbol(Symbol::from_static("container-id"));
-            return Err(AmqpError::new(condition::INVALID_FIELD, text)
-                .with_info(Symbol::from_static("invalid-field"), field));
-        }
-        *count += 1;
-        drop(containers);
-        self.container = Some(id);
-        Ok(())
-    }
-
     fn on_closed(&mut self, reason: &CloseReason) {
         self.closing = true;
-        tracing::debug!(container = self.container, ?reason, "connection ended");
+        self.waiting = None;
+        // Before the peer reads our close: it may come again at once, under the same name.
+        self.shared.registry.release(&self.entry);
+        tracing::debug!(container = self.entry.container(), ?reason, "connection ended");
     }
 
     fn on_message(&mut self, message: Message) {
-        let Some(Link::Producer { id, anonymous }) = self.links.get(&message.link) else {
+        let Some(Link::Producer { id, anonymous, .. }) = self.links.get(&message.link) else {
             return;
         };
         let (link, producer) = (message.link, *id);
         let delivery = (!message.settled).then_some(message.delivery);
         let read = match message.txn {
             Some(_) => Err(no_transactions()),
-            None => arrival::read(message.payload, *anonymous),
+            None => arrival::read(self.keeper.keep(message.payload), *anonymous),
         };
         let error = match read {
             Ok((arrival, to)) => {
@@ -349,16 +368,30 @@ impl Peer {
         });
     }
 
+    /// A link of the same name and direction in another session goes: its name was stolen. Within a session
+    /// the engine sees to that.
+    fn on_requested(&mut self, link: LinkId, attach: Box<RemoteAttach>) {
+        let namesake = self.links.keys().copied().find(|other| {
+            self.amqp.role(*other) == Some(attach.role) && self.amqp.link_name(*other) == Some(&attach.name)
+        });
+        if let Some(other) = namesake {
+            let text = "a link of the same name was attached in another session";
+            self.cut_off(other, AmqpError::new(condition::LINK_STOLEN, text));
+        }
+        self.inputs.push(Input::Attach(link, attach));
+    }
+
     /// Ends a link of ours. What is out on it is queued again at once, whenever the peer answers.
     fn cut_off(&mut self, link: LinkId, error: AmqpError) {
-        let _ = self.amqp.detach(link, true, Some(error));
-        self.on_detached(link, true, false);
+        if self.amqp.detach(link, true, Some(error)).is_ok() {
+            self.on_detached(link, true, false);
+        }
     }
 
     fn on_detached(&mut self, link: LinkId, closed: bool, by_peer: bool) {
         match self.links.remove(&link) {
-            Some(Link::Producer { id, .. }) => self.inputs.push(Input::DetachProducer(id)),
-            Some(Link::Consumer { id, .. }) => self.inputs.push(Input::DetachConsumer(id)),
+            Some(Link::Producer { id, number, .. }) => self.inputs.push(Input::DetachProducer(id, number)),
+            Some(Link::Consumer { id, number, .. }) => self.inputs.push(Input::DetachConsumer(id, number)),
             // Its attach may still be among the inputs: a link that came and went.
             None => self
                 .inputs
@@ -368,32 +401,6 @@ impl Peer {
             tracing::debug!(%error, "the detach was not answered");
         }
     }
-}
-
-const SOLE_CONNECTION: &str = "sole-connection-for-container";
-
-fn greeting_properties(greeting: &Greeting) -> Fields {
-    let brokers = greeting.failover_server_list.iter().map(|broker| {
-        let symbol = |name| Value::Symbol(Symbol::from_static(name));
-        Value::Map(vec![
-            (symbol("network-host"), Value::String(broker.host.clone())),
-            (symbol("port"), Value::Int(i32::from(broker.port))),
-            (symbol("scheme"), Value::String("amqp".to_owned())),
-            (symbol("hostname"), Value::String(broker.host.clone())),
-        ])
-    });
-    Fields::new()
-        .with(Symbol::from_static("product"), "daymark")
-        .with(Symbol::from_static("version"), env!("CARGO_PKG_VERSION"))
-        .with(Symbol::from_static("daymark:group"), greeting.group.as_str())
-        .with(
-            Symbol::from_static("daymark:epoch"),
-            Value::Ulong(greeting.epoch.0),
-        )
-        .with(
-            Symbol::from_static("failover-server-list"),
-            Value::List(brokers.collect()),
-        )
 }
 
 fn settlement_of(outcome: &Outcome) -> Settlement {
@@ -433,20 +440,14 @@ impl Drop for Peer {
     fn drop(&mut self) {
         let mut state = self.shared.look();
         state.remove_owner(self.owner);
+        for link in self.links.values() {
+            state.links.remove(&link.number());
+        }
         if !self.shared.status.is_shut() {
             self.shared.finish(&mut state);
             state.wake_all();
         }
         drop(state);
-        let containers = self.shared.containers.lock();
-        let mut containers = containers.unwrap_or_else(PoisonError::into_inner);
-        if let Some(id) = self.container.take()
-            && let Some(count) = containers.get_mut(&id)
-        {
-            *count -= 1;
-            if *count == 0 {
-                containers.remove(&id);
-            }
-        }
+        self.shared.registry.remove(&self.entry);
     }
 }

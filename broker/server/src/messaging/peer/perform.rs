@@ -64,7 +64,7 @@ impl Peer {
                 }
             }
             Reply::Refuse(link, error) => {
-                tracing::debug!(container = self.container, %error, "link refused");
+                tracing::debug!(container = self.entry.container(), %error, "link refused");
                 let _ = self.amqp.refuse_link(link, error);
             }
             Reply::Reject(link, delivery, error) => reject(&mut self.amqp, link, delivery, error),
