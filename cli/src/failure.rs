@@ -164,9 +164,12 @@ impl From<NamingError> for Failure {
 }
 
 /// The exit code of a naming error. No wildcard arm: a new variant has to choose.
-const fn naming_exit(error: &NamingError) -> u8 {
+fn naming_exit(error: &NamingError) -> u8 {
     match error {
-        NamingError::InvalidName { .. } => exit::USAGE,
+        NamingError::InvalidName { .. }
+        | NamingError::InvalidSearchFilter { .. }
+        | NamingError::InvalidAttributeIdentifier { .. }
+        | NamingError::InvalidAttributeValue { .. } => exit::USAGE,
         NamingError::NameNotFound { .. }
         | NamingError::GroupNotFound { .. }
         | NamingError::MemberNotFound { .. } => exit::NOT_FOUND,
@@ -186,7 +189,11 @@ const fn naming_exit(error: &NamingError) -> u8 {
         | NamingError::StaleEpoch { .. }
         | NamingError::RevisionMismatch { .. }
         | NamingError::Compacted { .. }
-        | NamingError::LimitExceeded { .. } => exit::FAILED,
+        | NamingError::LimitExceeded { .. }
+        | NamingError::SizeLimitExceeded { .. }
+        | NamingError::TimeLimitExceeded { .. }
+        | NamingError::MalformedLink { .. } => exit::FAILED,
+        NamingError::TransactFailed { cause, .. } => naming_exit(cause),
     }
 }
 
@@ -222,7 +229,14 @@ fn naming_hint(error: &NamingError) -> Option<String> {
         | NamingError::Compacted { .. }
         | NamingError::LimitExceeded { .. }
         | NamingError::TimedOut { .. }
-        | NamingError::ServiceUnavailable { .. } => return None,
+        | NamingError::ServiceUnavailable { .. }
+        | NamingError::InvalidSearchFilter { .. }
+        | NamingError::InvalidAttributeIdentifier { .. }
+        | NamingError::InvalidAttributeValue { .. }
+        | NamingError::SizeLimitExceeded { .. }
+        | NamingError::TimeLimitExceeded { .. }
+        | NamingError::MalformedLink { .. }
+        | NamingError::TransactFailed { .. } => return None,
     };
     Some(hint)
 }

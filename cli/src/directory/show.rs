@@ -95,7 +95,7 @@ fn settings(object: &Object) -> Option<String> {
 fn attributes(attributes: &Attributes) -> Option<String> {
     let shown: Vec<String> = attributes
         .iter()
-        .map(|(id, values)| format!("{id}={}", values.join(",")))
+        .map(|(id, values)| format!("{id}={}", values.collect::<Vec<_>>().join(",")))
         .collect();
     (!shown.is_empty()).then(|| shown.join(" "))
 }

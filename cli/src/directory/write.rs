@@ -123,7 +123,7 @@ fn attributes(pairs: Vec<(String, String)>) -> Attributes {
     for (key, value) in pairs {
         let mut values = attributes
             .values(&key)
-            .map(<[String]>::to_vec)
+            .map(|values| values.map(str::to_owned).collect::<Vec<_>>())
             .unwrap_or_default();
         values.push(value);
         attributes.set(&key, values);
@@ -140,8 +140,8 @@ mod tests {
         let given = [("a", "1"), ("b", "2"), ("A", "3")].map(|(k, v)| (k.to_owned(), v.to_owned()));
         let attributes = attributes(given.to_vec());
         assert_eq!(
-            attributes.values("a"),
-            Some(&["1".to_owned(), "3".to_owned()][..])
+            attributes.values("a").map(Iterator::collect::<Vec<_>>),
+            Some(vec!["1", "3"])
         );
         assert_eq!(attributes.len(), 2);
     }

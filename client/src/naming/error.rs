@@ -67,7 +67,7 @@ pub enum LookupError {
 impl LookupError {
     /// What the caller may do next.
     #[must_use]
-    pub const fn advice(&self) -> Advice {
+    pub fn advice(&self) -> Advice {
         match self {
             Self::Refused(error) => error.advice(),
             Self::Unreachable { .. } | Self::OutcomeUnknown { .. } => Advice::Retry,

@@ -248,6 +248,7 @@ impl Follower {
                 since,
                 since_unix_ms,
                 eta_ms,
+                ..
             })) => {
                 let withheld = Withholding {
                     reason,

@@ -178,7 +178,10 @@ impl Naming {
             | Request::Group { .. }
             | Request::Status
             | Request::Renew { .. }
-            | Request::Write(_)) => self.session.call(other, raw).await,
+            | Request::Write(_)
+            | Request::Attributes { .. }
+            | Request::Search { .. }
+            | Request::Timeline { .. }) => self.session.call(other, raw).await,
         }
     }
 

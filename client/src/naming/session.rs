@@ -187,7 +187,9 @@ impl Session {
             Request::Lookup { options, .. }
             | Request::LookupLink { options, .. }
             | Request::List { options, .. }
-            | Request::ListBindings { options, .. } => {
+            | Request::ListBindings { options, .. }
+            | Request::Attributes { options, .. }
+            | Request::Search { options, .. } => {
                 let wanted = options.min_revision.unwrap_or_default().max(seen);
                 options.min_revision = (wanted > Revision(0)).then_some(wanted);
             }
@@ -196,7 +198,8 @@ impl Session {
             | Request::Status
             | Request::Renew { .. }
             | Request::Watch { .. }
-            | Request::Write(_) => {}
+            | Request::Write(_)
+            | Request::Timeline { .. } => {}
         }
     }
 
@@ -358,7 +361,9 @@ fn stale_miss(error: NamingError, request: &Request) -> NamingError {
     let (Request::Lookup { options, .. }
     | Request::LookupLink { options, .. }
     | Request::List { options, .. }
-    | Request::ListBindings { options, .. }) = request
+    | Request::ListBindings { options, .. }
+    | Request::Attributes { options, .. }
+    | Request::Search { options, .. }) = request
     else {
         return error;
     };
@@ -392,7 +397,10 @@ fn operation(request: &Request) -> Option<OpId> {
         | Request::Group { .. }
         | Request::Status
         | Request::Renew { .. }
-        | Request::Watch { .. } => None,
+        | Request::Watch { .. }
+        | Request::Attributes { .. }
+        | Request::Search { .. }
+        | Request::Timeline { .. } => None,
     }
 }
 

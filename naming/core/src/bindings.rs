@@ -78,15 +78,22 @@ impl Directory {
         self.bind(name, &Object::Context, attributes)
     }
 
-    pub(crate) fn destroy_subcontext(&mut self, name: &Name) -> Result<Effect, NamingError> {
+    pub(crate) fn destroy_subcontext(
+        &mut self,
+        name: &Name,
+        expected: Option<Revision>,
+    ) -> Result<Effect, NamingError> {
         let name = self.place_of(name)?;
         let Some(bound) = self.tree.find(&name) else {
+            refuse_other_revision(&name, expected, Revision(0))?;
             return Ok(Effect::nothing());
         };
+        refuse_other_revision(&name, expected, bound.revision)?;
         if bound.object != Object::Context {
             return Err(NamingError::NotContext {
                 name: name.clone(),
                 resolved: name,
+                remaining: Name::root(),
             });
         }
         self.refuse_used_context(bound)?;
@@ -94,7 +101,7 @@ impl Directory {
     }
 
     /// Binds a name that was checked and says what happened to it.
-    fn put(&mut self, name: Name, object: Object, attributes: Attributes) -> Effect {
+    pub(crate) fn put(&mut self, name: Name, object: Object, attributes: Attributes) -> Effect {
         let revision = self.revision.next();
         let before = self.tree.find(&name);
         let binding = Arc::new(Binding {
@@ -144,7 +151,7 @@ pub(crate) const fn bound_or_rebound(was_bound: bool, binding: Arc<Binding>) -> 
     }
 }
 
-fn refuse_owned(bound: &Binding) -> Result<(), NamingError> {
+pub(crate) fn refuse_owned(bound: &Binding) -> Result<(), NamingError> {
     match &bound.owner {
         Some(owner) => Err(NamingError::NameConflict {
             name: bound.name.clone(),
@@ -155,7 +162,7 @@ fn refuse_owned(bound: &Binding) -> Result<(), NamingError> {
     }
 }
 
-fn refuse_other_revision(
+pub(crate) fn refuse_other_revision(
     name: &Name,
     expected: Option<Revision>,
     actual: Revision,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::groups::Group;
 use crate::history::History;
 use crate::limits::Limits;
-use crate::operations::Operations;
+use crate::operations::{Answered, Operations};
 use crate::tree::Tree;
 
 /// One entry of the replicated log: a write, who asked for it, and when.
@@ -77,8 +77,9 @@ impl Directory {
 
     /// Performs one write. A write that changes something makes the next revision.
     ///
-    /// A repeated operation id returns the first answer, whatever the write says now; the newest
-    /// `Limits::operations_kept` answers are remembered.
+    /// A repeated operation id returns the first answer, whatever the write says now. Remembered are the newest
+    /// `Limits::operations_kept` answers, none of them longer than `Limits::operations_kept_ms` by the
+    /// clock of the commands.
     ///
     /// # Errors
     /// The write is refused, has changed nothing and is not remembered.
@@ -88,9 +89,11 @@ impl Directory {
         }
         let effect = self.perform(command)?;
         let written = self.commit(effect);
-        let kept = self.limits.operations_kept;
-        self.operations
-            .remember(command.op, Arc::new(written.clone()), kept);
+        let answer = Answered {
+            written: Arc::new(written.clone()),
+            at_unix_ms: command.at_unix_ms,
+        };
+        self.operations.remember(command.op, answer, &self.limits);
         Ok(written)
     }
 
@@ -104,7 +107,7 @@ impl Directory {
     /// is now kept. Every replica must do this at the same place of the log.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
-        self.operations.shrink(limits.operations_kept);
+        self.operations.shrink(&limits);
         self.history.shrink(&limits);
     }
 
@@ -125,7 +128,7 @@ impl Directory {
             } => self.rebind(name, object, attributes.as_ref(), *expected),
             Write::Unbind { name, expected } => self.unbind(name, *expected),
             Write::CreateSubcontext { name, attributes } => self.create_subcontext(name, attributes),
-            Write::DestroySubcontext { name } => self.destroy_subcontext(name),
+            Write::DestroySubcontext { name } => self.destroy_subcontext(name, None),
             Write::Join { group, member, join } => self.join(group, member, join, at_unix_ms),
             Write::Leave { group, member, lease } => self.leave(group, member, *lease, at_unix_ms),
             Write::Claim {
@@ -147,6 +150,23 @@ impl Directory {
                 eta_ms,
             } => self.withdraw(group, *epoch, *reason, *eta_ms, at_unix_ms),
             Write::EndLease { group, member, lease } => Ok(self.end_lease(group, member, *lease, at_unix_ms)),
+            Write::Rename {
+                name,
+                target,
+                expected,
+            } => self.rename(name, target, *expected),
+            Write::ModifyAttributes {
+                name,
+                modifications,
+                expected,
+            } => self.modify_attributes(name, modifications, *expected),
+            Write::Transact { writes } => self.transact(writes),
+            Write::RecordFailover {
+                group,
+                member,
+                epoch,
+                report,
+            } => self.record_failover(group, member, *epoch, report),
         }
     }
 

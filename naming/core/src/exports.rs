@@ -103,7 +103,7 @@ impl Directory {
 }
 
 /// A lower epoch is over; a higher one was never granted.
-fn refuse_other_epoch(name: &GroupName, group: &Group, given: Epoch) -> Result<(), NamingError> {
+pub(crate) fn refuse_other_epoch(name: &GroupName, group: &Group, given: Epoch) -> Result<(), NamingError> {
     if given < group.epoch {
         return Err(stale(name, group, given));
     }
@@ -117,7 +117,7 @@ fn refuse_other_epoch(name: &GroupName, group: &Group, given: Epoch) -> Result<(
 }
 
 /// The term under `given` has ended, by a later claim or because its member is no longer active.
-fn stale(name: &GroupName, group: &Group, given: Epoch) -> NamingError {
+pub(crate) fn stale(name: &GroupName, group: &Group, given: Epoch) -> NamingError {
     NamingError::StaleEpoch {
         group: name.clone(),
         given,
@@ -222,6 +222,7 @@ impl ExportEdit<'_> {
                     return Err(NamingError::NotContext {
                         name: name.clone(),
                         resolved: bound.name.clone(),
+                        remaining: name.suffix(depth),
                     });
                 }
                 None => self.make_context(above),

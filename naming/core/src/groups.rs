@@ -9,10 +9,10 @@
 use std::sync::Arc;
 
 use daymark_naming_proto::{
-    Change, ChangeKind, Epoch, Evidence, GroupName, JoinRequest, LeaseId, MemberName, Name, NamingError,
-    Revision, UnavailableReason, Withholding, WriteDetail,
+    Change, ChangeKind, Epoch, Evidence, Failover, GroupName, JoinRequest, LeaseId, MemberName, Name,
+    NamingError, Revision, UnavailableReason, Withholding, WriteDetail,
 };
-use imbl::{OrdMap, OrdSet};
+use imbl::{OrdMap, OrdSet, Vector};
 
 use crate::EPOCH_MAX;
 use crate::directory::{Directory, Effect};
@@ -46,6 +46,8 @@ pub(crate) struct Group {
     pub(crate) exports_epoch: Epoch,
     /// Why the exports are not available.
     pub(crate) withheld: Option<Withholding>,
+    /// The last failovers, by epoch.
+    pub(crate) failovers: Vector<Arc<Failover>>,
     /// The revision that last changed the group.
     pub(crate) revision: Revision,
 }
@@ -66,6 +68,7 @@ impl Group {
             exports: OrdSet::new(),
             exports_epoch: Epoch(0),
             withheld: None,
+            failovers: Vector::new(),
             revision: Revision(0),
         }
     }

@@ -8,23 +8,31 @@
 //! replica; a refused write changes nothing; at most one member of a group is active, and its epoch is higher than
 //! every epoch before it; whatever one write does becomes visible as one revision.
 
+mod attributes;
 mod bindings;
 mod directory;
 mod exports;
+mod failovers;
 mod groups;
 mod history;
 mod limits;
 mod operations;
 mod read;
+mod rename;
 mod restore;
+mod search;
 mod snapshot;
+mod spread;
+mod transact;
 mod tree;
 
 pub use directory::{Command, Directory};
 pub use groups::Lease;
 pub use limits::Limits;
 pub use restore::{SnapshotError, SnapshotReader};
+pub use search::SearchRun;
 pub use snapshot::SnapshotChunks;
+pub use spread::spread_ms;
 
 /// How many links a lookup follows before it answers `LinkLoop`.
 pub const LINK_HOPS_MAX: u32 = 8;

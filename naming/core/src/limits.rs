@@ -1,6 +1,6 @@
 //! How large the directory may become. Every limit has its own answer, `LimitExceeded` with its name.
 
-use daymark_naming_proto::{Attributes, Export, NamingError, Object};
+use daymark_naming_proto::{Attributes, Export, Filter, NamingError, Object, Values, is_id_character};
 use serde::{Deserialize, Serialize};
 
 /// What the directory refuses to grow beyond, and how much it remembers.
@@ -25,8 +25,21 @@ pub struct Limits {
     pub attributes_per_binding_max: u64,
     /// The bytes of one binding's attributes, ids and values. Default 65,536.
     pub attribute_bytes_max: u64,
-    /// Operation ids whose answers are remembered, the newest. Default 16,384.
+    /// Names that one rename moves. Default 10,000.
+    pub names_per_rename_max: u64,
+    /// Writes of one transaction. Default 1,000.
+    pub writes_per_transact_max: u64,
+    /// The bytes of one transaction: the texts in it. Default 1,048,576.
+    pub transact_bytes_max: u64,
+    /// Failovers kept in the timeline of one group, the newest. Default 32.
+    pub failovers_kept: u64,
+    /// The bytes of one failover's report: the texts in it, and 16 for each step and number. Default 16,384.
+    pub failover_bytes_max: u64,
+    /// Operation ids whose answers are remembered, the newest. Default 65,536.
     pub operations_kept: u64,
+    /// How long they are remembered, in milliseconds by the clock of the commands. Default 600,000, ten
+    /// minutes: longer than any client goes on repeating one write.
+    pub operations_kept_ms: u64,
     /// Revisions whose changes are kept for watches to resume after, the newest. Default 10,000.
     pub changes_kept: u64,
     /// The bytes of those changes; the last change is kept whatever its size. Default 16,777,216.
@@ -43,7 +56,13 @@ impl Default for Limits {
             object_bytes_max: 64 * 1024,
             attributes_per_binding_max: 128,
             attribute_bytes_max: 64 * 1024,
-            operations_kept: 16_384,
+            names_per_rename_max: 10_000,
+            writes_per_transact_max: 1_000,
+            transact_bytes_max: 1024 * 1024,
+            failovers_kept: 32,
+            failover_bytes_max: 16 * 1024,
+            operations_kept: 65_536,
+            operations_kept_ms: 600_000,
             changes_kept: 10_000,
             change_bytes_kept: 16 * 1024 * 1024,
         }
@@ -61,7 +80,14 @@ impl Limits {
         let count = attributes.len() as u64;
         within("attributes of a binding", count, self.attributes_per_binding_max)?;
         let bytes = attribute_bytes(attributes);
-        within("bytes of a binding's attributes", bytes, self.attribute_bytes_max)
+        within("bytes of a binding's attributes", bytes, self.attribute_bytes_max)?;
+        for (id, values) in attributes.iter() {
+            check_id(id)?;
+            if values.len() == 0 {
+                return Err(without_values(id));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn check_exports(&self, exports: &[Export]) -> Result<(), NamingError> {
@@ -91,6 +117,32 @@ pub(crate) fn within(what: &str, count: u64, limit: u64) -> Result<(), NamingErr
     })
 }
 
+/// Refuses what a search filter could not name.
+pub(crate) fn check_id(id: &str) -> Result<(), NamingError> {
+    let reason = if id.is_empty() {
+        "it is empty".to_owned()
+    } else if id.len() > Filter::ID_BYTES_MAX {
+        format!(
+            "it has {} bytes, at most {} are allowed",
+            id.len(),
+            Filter::ID_BYTES_MAX
+        )
+    } else if let Some(found) = id.chars().find(|&c| !is_id_character(c)) {
+        format!("{found:?} cannot stand in it")
+    } else {
+        return Ok(());
+    };
+    let id = id.chars().take(Filter::ID_BYTES_MAX).collect();
+    Err(NamingError::InvalidAttributeIdentifier { id, reason })
+}
+
+pub(crate) fn without_values(id: &str) -> NamingError {
+    NamingError::InvalidAttributeValue {
+        id: id.to_owned(),
+        reason: "an attribute has at least one value".to_owned(),
+    }
+}
+
 /// The bytes of the texts in an object.
 pub(crate) fn object_bytes(object: &Object) -> u64 {
     let bytes = match object {
@@ -113,6 +165,6 @@ pub(crate) fn object_bytes(object: &Object) -> u64 {
 /// The bytes of ids and values.
 pub(crate) fn attribute_bytes(attributes: &Attributes) -> u64 {
     let bytes =
-        |(id, values): (&str, &[String])| id.len() + values.iter().map(|v| v.len() + 1).sum::<usize>();
+        |(id, values): (&str, Values<'_>)| id.len() + values.map(|value| value.len() + 1).sum::<usize>();
     attributes.iter().map(bytes).sum::<usize>() as u64
 }

@@ -27,16 +27,24 @@ enum Stop {
     },
     NotContext {
         resolved: Name,
+        remaining: Name,
     },
     Withheld {
+        resolved: Name,
+        remaining: Name,
         group: GroupName,
         epoch: Epoch,
         withheld: Withholding,
     },
     LinkLoop {
         at: Name,
+        remaining: Name,
     },
-    Invalid(InvalidName),
+    MalformedLink {
+        at: Name,
+        remaining: Name,
+        error: InvalidName,
+    },
 }
 
 impl Directory {
@@ -74,9 +82,10 @@ impl Directory {
             return Err(NamingError::NotContext {
                 name: name.clone(),
                 resolved: context.name.clone(),
+                remaining: Name::root(),
             });
         }
-        let children = self.tree.children(&context.name);
+        let children = self.tree.children(&context.name, None);
         let available = children.filter(|binding| self.withheld(binding).is_none());
         let entry = |binding: &Arc<Binding>| ListEntry {
             name: binding.name.clone(),
@@ -157,7 +166,7 @@ impl Directory {
         };
         let mut messages: Vec<_> = match scope {
             Scope::Object => self.tree.find(name).into_iter().map(state).collect(),
-            Scope::OneLevel => self.tree.children(name).map(state).collect(),
+            Scope::OneLevel => self.tree.children(name, None).map(state).collect(),
             Scope::Subtree => self.tree.subtree(name).map(state).collect(),
         };
         messages.push(WatchMessage::Bookmark {
@@ -202,6 +211,7 @@ impl Directory {
             return Err(NamingError::NotContext {
                 name: name.clone(),
                 resolved: context.name.clone(),
+                remaining: name.suffix(name.components().len() - 1),
             });
         }
         if context.name == parent {
@@ -213,7 +223,7 @@ impl Directory {
 
     fn find(&self, name: &Name, last_link: LastLink) -> Result<&Arc<Binding>, NamingError> {
         self.walk(name, last_link)
-            .and_then(|bound| self.refuse_withheld(bound).map(|()| bound))
+            .and_then(|bound| self.refuse_withheld(bound, Name::root()).map(|()| bound))
             .map_err(|stop| stop.into_error(self, name, None))
     }
 
@@ -231,13 +241,18 @@ impl Directory {
             let is_whole = depth == at.components().len();
             match &bound.object {
                 Object::Link { target } if !is_whole || last_link == LastLink::Follow => {
-                    self.refuse_withheld(bound)?;
+                    let remaining = at.suffix(depth);
+                    self.refuse_withheld(bound, remaining.clone())?;
                     if hops == LINK_HOPS_MAX {
                         let at = bound.name.clone();
-                        return Err(Stop::LinkLoop { at });
+                        return Err(Stop::LinkLoop { at, remaining });
                     }
                     hops += 1;
-                    at = target.join(&at.suffix(depth)).map_err(Stop::Invalid)?;
+                    at = target.join(&remaining).map_err(|error| Stop::MalformedLink {
+                        at: bound.name.clone(),
+                        remaining,
+                        error,
+                    })?;
                 }
                 _ if is_whole => return Ok(bound),
                 Object::Context => return Err(not_found(depth)),
@@ -248,15 +263,18 @@ impl Directory {
                 | Object::Reference(_)
                 | Object::Value { .. } => {
                     let resolved = bound.name.clone();
-                    return Err(Stop::NotContext { resolved });
+                    let remaining = at.suffix(depth);
+                    return Err(Stop::NotContext { resolved, remaining });
                 }
             }
         }
     }
 
-    fn refuse_withheld(&self, bound: &Binding) -> Result<(), Stop> {
+    fn refuse_withheld(&self, bound: &Binding, remaining: Name) -> Result<(), Stop> {
         match self.withheld(bound) {
             Some((name, group, withheld)) => Err(Stop::Withheld {
+                resolved: bound.name.clone(),
+                remaining,
                 group: name.clone(),
                 epoch: group.epoch,
                 withheld: withheld.clone(),
@@ -266,7 +284,7 @@ impl Directory {
     }
 
     /// The group that exports a binding and withholds it, and why.
-    fn withheld(&self, bound: &Binding) -> Option<(&GroupName, &Group, &Withholding)> {
+    pub(crate) fn withheld(&self, bound: &Binding) -> Option<(&GroupName, &Group, &Withholding)> {
         let owner = bound.owner.as_ref()?;
         let (name, group) = self.groups.get_key_value(&owner.group)?;
         Some((name, group, group.withheld.as_ref()?))
@@ -295,26 +313,33 @@ impl Stop {
     /// The error about the name that was asked for; `last` is its component that the walk left out.
     fn into_error(self, directory: &Directory, name: &Name, last: Option<&str>) -> NamingError {
         let name = name.clone();
+        // The walk was given all components but the last one, which was accepted as a part of the name.
+        let whole = |remaining: Name| {
+            let components = remaining.components().iter().map(AsRef::as_ref).chain(last);
+            Name::from_components(components).unwrap_or(remaining)
+        };
         match self {
-            Self::NotFound { resolved, remaining } => {
-                let components = remaining.components().iter().map(AsRef::as_ref).chain(last);
-                match Name::from_components(components) {
-                    Ok(remaining) => NamingError::NameNotFound {
-                        name,
-                        resolved,
-                        remaining,
-                        revision: directory.revision,
-                    },
-                    Err(error) => error.into(),
-                }
-            }
-            Self::NotContext { resolved } => NamingError::NotContext { name, resolved },
+            Self::NotFound { resolved, remaining } => NamingError::NameNotFound {
+                name,
+                resolved,
+                remaining: whole(remaining),
+                revision: directory.revision,
+            },
+            Self::NotContext { resolved, remaining } => NamingError::NotContext {
+                name,
+                resolved,
+                remaining: whole(remaining),
+            },
             Self::Withheld {
+                resolved,
+                remaining,
                 group,
                 epoch,
                 withheld,
             } => NamingError::NameUnavailable {
                 name,
+                resolved,
+                remaining: whole(remaining),
                 reason: withheld.reason,
                 group,
                 epoch,
@@ -322,12 +347,18 @@ impl Stop {
                 since_unix_ms: withheld.since_unix_ms,
                 eta_ms: withheld.eta_ms,
             },
-            Self::LinkLoop { at } => NamingError::LinkLoop {
+            Self::LinkLoop { at, remaining } => NamingError::LinkLoop {
                 name,
                 at,
+                remaining: whole(remaining),
                 hops: LINK_HOPS_MAX,
             },
-            Self::Invalid(error) => error.into(),
+            Self::MalformedLink { at, remaining, error } => NamingError::MalformedLink {
+                name,
+                at,
+                remaining: whole(remaining),
+                reason: error.to_string(),
+            },
         }
     }
 }

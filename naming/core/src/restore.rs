@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use daymark_naming_proto::{Binding, Name, Object, Revision};
+use daymark_naming_proto::{Binding, Failover, Name, Object, Revision};
 use imbl::{OrdMap, OrdSet};
 
 use crate::EPOCH_MAX;
@@ -13,7 +13,7 @@ use crate::directory::Directory;
 use crate::groups::{Group, Membership};
 use crate::history::History;
 use crate::limits::Limits;
-use crate::operations::Operations;
+use crate::operations::{Answered, Operations};
 use crate::snapshot::{Counts, LENGTH_BYTES, MAGIC, Record, StoredAnswer, StoredGroup, VERSION};
 use crate::tree::Tree;
 
@@ -165,10 +165,15 @@ impl SnapshotReader {
             return Err("a record follows the end");
         }
         let Some(builder) = &mut self.builder else {
-            let Record::Start { revision, limits } = record else {
+            let Record::Start {
+                revision,
+                limits,
+                now_unix_ms,
+            } = record
+            else {
                 return Err("the start is missing");
             };
-            self.builder = Some(Builder::new(revision, limits));
+            self.builder = Some(Builder::new(revision, limits, now_unix_ms));
             return Ok(());
         };
         match record {
@@ -226,14 +231,14 @@ struct Builder {
 }
 
 impl Builder {
-    fn new(revision: Revision, limits: Limits) -> Self {
+    fn new(revision: Revision, limits: Limits, now_unix_ms: u64) -> Self {
         Self {
             directory: Directory {
                 limits,
                 revision,
                 tree: Tree::new(),
                 groups: OrdMap::new(),
-                operations: Operations::default(),
+                operations: Operations::at(now_unix_ms),
                 history: History::after(revision),
             },
             last: None,
@@ -260,6 +265,7 @@ impl Builder {
             exports: OrdSet::new(),
             exports_epoch: stored.exports_epoch,
             withheld: stored.withheld,
+            failovers: stored.failovers.into_iter().collect(),
             revision: stored.revision,
         };
         self.check_group(&group)?;
@@ -278,6 +284,16 @@ impl Builder {
         }
         if group.revision > revision || group.members.values().any(|m| m.lease.0 > revision.0) {
             return Err("a group is newer than the snapshot");
+        }
+        let failovers = &group.failovers;
+        let is_in_order = failovers
+            .iter()
+            .zip(failovers.iter().skip(1))
+            .all(|(a, b)| a.epoch < b.epoch);
+        let is_past =
+            |failover: &Arc<Failover>| failover.epoch <= group.epoch && failover.revision <= group.revision;
+        if !is_in_order || !failovers.iter().all(is_past) {
+            return Err("a group's failovers do not fit");
         }
         match &group.active {
             Some(active) if !group.members.contains_key(active) => Err("an active member is no member"),
@@ -343,9 +359,17 @@ impl Builder {
         if answer.written.revision > self.directory.revision {
             return Err("an answer is newer than the snapshot");
         }
-        let kept = self.directory.limits.operations_kept;
+        let limits = &self.directory.limits;
         let operations = &mut self.directory.operations;
-        if operations.len() as u64 >= kept || !operations.remember(answer.op, answer.written, kept) {
+        if answer.at_unix_ms > operations.now_unix_ms() {
+            return Err("an answer is newer than the clock");
+        }
+        let answered = Answered {
+            written: answer.written,
+            at_unix_ms: answer.at_unix_ms,
+        };
+        let is_full = operations.len() as u64 >= limits.operations_kept;
+        if is_full || !operations.remember(answer.op, answered, limits) {
             return Err("an answer too many");
         }
         self.counts.answers += 1;

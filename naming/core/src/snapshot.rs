@@ -10,7 +10,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use daymark_naming_proto::{
-    Binding, Epoch, GroupName, JoinRequest, LeaseId, MemberName, Name, OpId, Revision, Withholding, Written,
+    Binding, Epoch, Failover, GroupName, JoinRequest, LeaseId, MemberName, Name, OpId, Revision, Withholding,
+    Written,
 };
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +20,7 @@ use crate::groups::Group;
 use crate::limits::{Limits, attribute_bytes, object_bytes};
 
 pub(crate) const MAGIC: &[u8; 8] = b"DAYMARKD";
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 pub(crate) const LENGTH_BYTES: usize = size_of::<u64>();
 /// The size of a record that the writer aims at. A record is larger only where one entry is.
 const RECORD_BYTES: u64 = 256 * 1024;
@@ -28,7 +29,12 @@ const ANSWERS_PER_RECORD: usize = 4096;
 /// One record. The order of variants and fields is the format.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Record {
-    Start { revision: Revision, limits: Limits },
+    Start {
+        revision: Revision,
+        limits: Limits,
+        /// The time up to which answers have been forgotten.
+        now_unix_ms: u64,
+    },
     Group(StoredGroup),
     Bindings(Vec<Arc<Binding>>),
     Answers(Vec<StoredAnswer>),
@@ -51,6 +57,7 @@ pub(crate) struct StoredGroup {
     pub(crate) members: Vec<StoredMember>,
     pub(crate) exports_epoch: Epoch,
     pub(crate) withheld: Option<Withholding>,
+    pub(crate) failovers: Vec<Arc<Failover>>,
     pub(crate) revision: Revision,
 }
 
@@ -64,6 +71,7 @@ pub(crate) struct StoredMember {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct StoredAnswer {
     pub(crate) op: OpId,
+    pub(crate) at_unix_ms: u64,
     pub(crate) written: Arc<Written>,
 }
 
@@ -136,6 +144,7 @@ impl SnapshotChunks {
         bytes.extend(framed(&Record::Start {
             revision: self.directory.revision,
             limits: self.directory.limits,
+            now_unix_ms: self.directory.operations.now_unix_ms(),
         }));
         bytes
     }
@@ -182,7 +191,11 @@ impl SnapshotChunks {
             return (None, Part::End);
         }
         let next = Part::Answers(from + page.len());
-        let stored = page.into_iter().map(|(op, written)| StoredAnswer { op, written });
+        let stored = page.into_iter().map(|(op, answer)| StoredAnswer {
+            op,
+            at_unix_ms: answer.at_unix_ms,
+            written: answer.written,
+        });
         (Some(framed(&Record::Answers(stored.collect()))), next)
     }
 
@@ -208,6 +221,7 @@ fn stored_group(name: &GroupName, group: &Group) -> StoredGroup {
         members: members.collect(),
         exports_epoch: group.exports_epoch,
         withheld: group.withheld.clone(),
+        failovers: group.failovers.iter().cloned().collect(),
         revision: group.revision,
     }
 }

@@ -88,10 +88,14 @@ impl Tree {
         from.take_while(move |binding| binding.name.starts_with(name))
     }
 
-    /// What stands directly below `name`, sorted. Costs a seek for each child that has names below it, not a
-    /// step for each of those names.
-    pub(crate) fn children<'a>(&'a self, name: &'a Name) -> Children<'a> {
-        let range = (Bound::Excluded(name as &dyn Place), Bound::Unbounded);
+    /// What stands directly below `name`, sorted; with `last`, what follows this child. Costs a seek for each
+    /// child that has names below it, not a step for each of those names.
+    pub(crate) fn children<'a>(&'a self, name: &'a Name, last: Option<&Name>) -> Children<'a> {
+        let start = Point {
+            components: last.unwrap_or(name).components(),
+            is_past: last.is_some(),
+        };
+        let range = (Bound::Excluded(&start as &dyn Place), Bound::Unbounded);
         Children {
             tree: self,
             above: name,

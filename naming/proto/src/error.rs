@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Epoch, GroupName, InvalidLabel, InvalidName, InvalidObject, LeaseId, MemberName, Name, Revision,
+    Epoch, GroupName, InvalidFilter, InvalidLabel, InvalidName, InvalidObject, LeaseId, MemberName, Name,
+    Revision,
 };
 
 /// An answer that is not the one asked for. JSON: an object whose `code` is the variant.
@@ -45,6 +46,10 @@ pub enum NamingError {
     NameUnavailable {
         /// The name asked for.
         name: Name,
+        /// The export that is withheld; through links it is another name than the one asked for.
+        resolved: Name,
+        /// The part behind it.
+        remaining: Name,
         /// Why it is withheld.
         reason: UnavailableReason,
         /// The group that exports it.
@@ -81,6 +86,8 @@ pub enum NamingError {
         name: Name,
         /// The part that is bound to something else.
         resolved: Name,
+        /// The part behind it.
+        remaining: Name,
     },
     /// A context that is not empty cannot be destroyed or replaced (`ContextNotEmptyException`).
     #[error("context {name} is not empty")]
@@ -95,6 +102,8 @@ pub enum NamingError {
         name: Name,
         /// The link at which the walk stopped.
         at: Name,
+        /// The part behind it.
+        remaining: Name,
         /// How many are followed.
         hops: u32,
     },
@@ -189,6 +198,62 @@ pub enum NamingError {
         /// Why.
         reason: String,
     },
+    /// A search filter that cannot be read (`directory.InvalidSearchFilterException`).
+    #[error("search filter, at byte {position}: {reason}")]
+    InvalidSearchFilter {
+        /// The byte at which it goes wrong, counted from 0.
+        position: u64,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// An attribute id that cannot be one (`directory.InvalidAttributeIdentifierException`).
+    #[error("attribute id {id:?}: {reason}")]
+    InvalidAttributeIdentifier {
+        /// The id.
+        id: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Values that an attribute cannot have (`directory.InvalidAttributeValueException`).
+    #[error("attribute {id}: {reason}")]
+    InvalidAttributeValue {
+        /// The attribute.
+        id: String,
+        /// What is wrong with its values.
+        reason: String,
+    },
+    /// A search found more than it may return (`SizeLimitExceededException`).
+    #[error("more than {limit} bindings match")]
+    SizeLimitExceeded {
+        /// How many may be returned.
+        limit: u64,
+    },
+    /// A search took longer than it may (`TimeLimitExceededException`).
+    #[error("the search took longer than {limit_ms} ms")]
+    TimeLimitExceeded {
+        /// How long it may take.
+        limit_ms: u64,
+    },
+    /// A link leads to a name that cannot be one (`MalformedLinkException`).
+    #[error("{name}: the link {at} leads to no valid name: {reason}")]
+    MalformedLink {
+        /// The name asked for.
+        name: Name,
+        /// The link.
+        at: Name,
+        /// The part behind it.
+        remaining: Name,
+        /// What is wrong with the name it leads to.
+        reason: String,
+    },
+    /// One write of a transaction was refused, so none was carried out.
+    #[error("write {write} of the transaction: {cause}")]
+    TransactFailed {
+        /// Which one, counted from 0.
+        write: u64,
+        /// Why.
+        cause: Box<Self>,
+    },
 }
 
 /// Why an export is known and not available.
@@ -252,14 +317,25 @@ impl NamingError {
             Self::LimitExceeded { .. } => "LimitExceeded",
             Self::TimedOut { .. } => "TimedOut",
             Self::ServiceUnavailable { .. } => "ServiceUnavailable",
+            Self::InvalidSearchFilter { .. } => "InvalidSearchFilter",
+            Self::InvalidAttributeIdentifier { .. } => "InvalidAttributeIdentifier",
+            Self::InvalidAttributeValue { .. } => "InvalidAttributeValue",
+            Self::SizeLimitExceeded { .. } => "SizeLimitExceeded",
+            Self::TimeLimitExceeded { .. } => "TimeLimitExceeded",
+            Self::MalformedLink { .. } => "MalformedLink",
+            Self::TransactFailed { .. } => "TransactFailed",
         }
     }
 
     /// The HTTP status of the problem document that carries it (RFC 9110).
     #[must_use]
-    pub const fn http_status(&self) -> u16 {
+    pub fn http_status(&self) -> u16 {
         match self {
-            Self::InvalidName { .. } | Self::InvalidRequest { .. } => 400,
+            Self::InvalidName { .. }
+            | Self::InvalidRequest { .. }
+            | Self::InvalidSearchFilter { .. }
+            | Self::InvalidAttributeIdentifier { .. }
+            | Self::InvalidAttributeValue { .. } => 400,
             Self::NameNotFound { .. } | Self::GroupNotFound { .. } | Self::MemberNotFound { .. } => 404,
             Self::NotSupported { .. } => 405,
             Self::NameAlreadyBound { .. }
@@ -267,20 +343,22 @@ impl NamingError {
             | Self::NotContext { .. }
             | Self::ContextNotEmpty { .. }
             | Self::LinkLoop { .. }
+            | Self::MalformedLink { .. }
             | Self::LeaseEnded { .. }
             | Self::ActiveExists { .. }
             | Self::StaleEpoch { .. } => 409,
             Self::Compacted { .. } => 410,
             Self::RevisionMismatch { .. } => 412,
-            Self::LimitExceeded { .. } => 429,
+            Self::LimitExceeded { .. } | Self::SizeLimitExceeded { .. } => 429,
             Self::NameUnavailable { .. } | Self::Lagging { .. } | Self::ServiceUnavailable { .. } => 503,
-            Self::TimedOut { .. } => 504,
+            Self::TimedOut { .. } | Self::TimeLimitExceeded { .. } => 504,
+            Self::TransactFailed { cause, .. } => cause.http_status(),
         }
     }
 
     /// What the caller may do next. No wildcard arm: a new variant has to choose.
     #[must_use]
-    pub const fn advice(&self) -> Advice {
+    pub fn advice(&self) -> Advice {
         match self {
             Self::NameUnavailable { .. } => Advice::WaitForRebind,
             Self::Lagging { .. } | Self::ServiceUnavailable { .. } => Advice::AskAnother,
@@ -301,7 +379,110 @@ impl NamingError {
             | Self::StaleEpoch { .. }
             | Self::RevisionMismatch { .. }
             | Self::Compacted { .. }
-            | Self::LimitExceeded { .. } => Advice::GiveUp,
+            | Self::LimitExceeded { .. }
+            | Self::InvalidSearchFilter { .. }
+            | Self::InvalidAttributeIdentifier { .. }
+            | Self::InvalidAttributeValue { .. }
+            | Self::SizeLimitExceeded { .. }
+            | Self::TimeLimitExceeded { .. }
+            | Self::MalformedLink { .. } => Advice::GiveUp,
+            Self::TransactFailed { cause, .. } => cause.advice(),
+        }
+    }
+
+    /// The JNDI exception that says the same, by its full class name; `javax.naming.NamingException` where
+    /// JNDI has none of its own.
+    ///
+    /// Of JNDI's other exceptions, those about connecting, configuring and interrupting arise in clients only,
+    /// and those about schemas and single values (`AttributeInUseException`, `SchemaViolationException`,
+    /// `NoSuchAttributeException`) never: there is no schema, and modifications are operations on sets.
+    #[must_use]
+    pub fn jndi_exception(&self) -> &'static str {
+        match self {
+            Self::InvalidName { .. } => "javax.naming.InvalidNameException",
+            Self::NotSupported { .. } => "javax.naming.OperationNotSupportedException",
+            Self::NameNotFound { .. } | Self::GroupNotFound { .. } | Self::MemberNotFound { .. } => {
+                "javax.naming.NameNotFoundException"
+            }
+            Self::NameAlreadyBound { .. } => "javax.naming.NameAlreadyBoundException",
+            Self::NameConflict { .. } => "javax.naming.NoPermissionException",
+            Self::NotContext { .. } => "javax.naming.NotContextException",
+            Self::ContextNotEmpty { .. } => "javax.naming.ContextNotEmptyException",
+            Self::LinkLoop { .. } => "javax.naming.LinkLoopException",
+            Self::MalformedLink { .. } => "javax.naming.MalformedLinkException",
+            Self::LimitExceeded { .. } => "javax.naming.LimitExceededException",
+            Self::TimedOut { .. } => "javax.naming.CommunicationException",
+            Self::NameUnavailable { .. } | Self::Lagging { .. } | Self::ServiceUnavailable { .. } => {
+                "javax.naming.ServiceUnavailableException"
+            }
+            Self::InvalidSearchFilter { .. } => "javax.naming.directory.InvalidSearchFilterException",
+            Self::InvalidAttributeIdentifier { .. } => {
+                "javax.naming.directory.InvalidAttributeIdentifierException"
+            }
+            Self::InvalidAttributeValue { .. } => "javax.naming.directory.InvalidAttributeValueException",
+            Self::SizeLimitExceeded { .. } => "javax.naming.SizeLimitExceededException",
+            Self::TimeLimitExceeded { .. } => "javax.naming.TimeLimitExceededException",
+            Self::TransactFailed { cause, .. } => cause.jndi_exception(),
+            Self::InvalidRequest { .. }
+            | Self::LeaseEnded { .. }
+            | Self::ActiveExists { .. }
+            | Self::StaleEpoch { .. }
+            | Self::RevisionMismatch { .. }
+            | Self::Compacted { .. } => "javax.naming.NamingException",
+        }
+    }
+
+    /// How far the name was resolved, and the rest of it (`NamingException.getResolvedName` and
+    /// `getRemainingName`). Where a name was found but could not be changed, that is its context and its last
+    /// component. `None` for an error that is not about a name.
+    #[must_use]
+    pub fn progress(&self) -> Option<(Name, Name)> {
+        match self {
+            Self::NameNotFound {
+                resolved, remaining, ..
+            }
+            | Self::NameUnavailable {
+                resolved, remaining, ..
+            }
+            | Self::NotContext {
+                resolved, remaining, ..
+            }
+            | Self::LinkLoop {
+                at: resolved,
+                remaining,
+                ..
+            }
+            | Self::MalformedLink {
+                at: resolved,
+                remaining,
+                ..
+            } => Some((resolved.clone(), remaining.clone())),
+            Self::NameAlreadyBound { name }
+            | Self::NameConflict { name, .. }
+            | Self::ContextNotEmpty { name }
+            | Self::RevisionMismatch { name, .. } => {
+                let above = name.components().len().saturating_sub(1);
+                Some((name.prefix(above), name.suffix(above)))
+            }
+            Self::TransactFailed { cause, .. } => cause.progress(),
+            Self::InvalidName { .. }
+            | Self::InvalidRequest { .. }
+            | Self::NotSupported { .. }
+            | Self::GroupNotFound { .. }
+            | Self::MemberNotFound { .. }
+            | Self::LeaseEnded { .. }
+            | Self::ActiveExists { .. }
+            | Self::StaleEpoch { .. }
+            | Self::Lagging { .. }
+            | Self::Compacted { .. }
+            | Self::LimitExceeded { .. }
+            | Self::TimedOut { .. }
+            | Self::ServiceUnavailable { .. }
+            | Self::InvalidSearchFilter { .. }
+            | Self::InvalidAttributeIdentifier { .. }
+            | Self::InvalidAttributeValue { .. }
+            | Self::SizeLimitExceeded { .. }
+            | Self::TimeLimitExceeded { .. } => None,
         }
     }
 
@@ -318,6 +499,15 @@ impl From<InvalidName> for NamingError {
     fn from(error: InvalidName) -> Self {
         Self::InvalidName {
             reason: error.to_string(),
+        }
+    }
+}
+
+impl From<InvalidFilter> for NamingError {
+    fn from(error: InvalidFilter) -> Self {
+        Self::InvalidSearchFilter {
+            position: error.position as u64,
+            reason: error.reason,
         }
     }
 }
@@ -344,16 +534,39 @@ mod tests {
 
     #[test]
     fn an_error_survives_its_json_form_and_carries_its_code() {
-        let error = NamingError::StaleEpoch {
+        let stale = NamingError::StaleEpoch {
             group: "orders".parse().expect("a label"),
             given: Epoch(2),
             current: Epoch(3),
         };
-        let json = serde_json::to_value(&error).expect("JSON");
-        assert_eq!(json["code"], error.code());
+        let nested = NamingError::TransactFailed {
+            write: 7,
+            cause: Box::new(stale.clone()),
+        };
+        for error in [stale, nested] {
+            let json = serde_json::to_value(&error).expect("JSON");
+            assert_eq!(json["code"], error.code());
+            let back = serde_json::from_value::<NamingError>(json).expect("an error");
+            assert_eq!(back, error);
+        }
+    }
+
+    #[test]
+    fn a_refused_transaction_reads_like_the_write_that_was_refused() {
+        let cause = NamingError::NameAlreadyBound {
+            name: "a/b".parse().expect("a name"),
+        };
+        let error = NamingError::TransactFailed {
+            write: 2,
+            cause: Box::new(cause.clone()),
+        };
         assert_eq!(
-            serde_json::from_value::<NamingError>(json).expect("an error"),
-            error
+            error.to_string(),
+            "write 2 of the transaction: a/b is already bound"
         );
+        assert_eq!(error.http_status(), cause.http_status());
+        assert_eq!(error.jndi_exception(), "javax.naming.NameAlreadyBoundException");
+        let progress = error.progress().expect("names");
+        assert_eq!((progress.0.as_str(), progress.1.as_str()), ("a", "b"));
     }
 }

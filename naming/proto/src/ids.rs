@@ -109,7 +109,7 @@ pub enum InvalidLabel {
         InvalidLabel::BYTES_MAX
     )]
     Length {
-        /// `group` or `member`.
+        /// `group`, `member` or `step`.
         what: &'static str,
         /// Bytes given.
         length: usize,
@@ -117,7 +117,7 @@ pub enum InvalidLabel {
     /// A label held a character other than ASCII letters, digits, `.`, `_` and `-`.
     #[error("{what} name {text:?} holds {found:?}: only ASCII letters, digits, '.', '_' and '-' are allowed")]
     Character {
-        /// `group` or `member`.
+        /// `group`, `member` or `step`.
         what: &'static str,
         /// The label.
         text: String,
@@ -203,6 +203,12 @@ label! {
     /// The name of one broker inside its group, for example `kkam`:
     /// 1 to 64 ASCII letters, digits, `.`, `_`, `-`.
     MemberName, "member"
+}
+
+label! {
+    /// The stable code of one step of a failover, for example `lock-taken`:
+    /// 1 to 64 ASCII letters, digits, `.`, `_`, `-`.
+    StepCode, "step"
 }
 
 #[cfg(test)]

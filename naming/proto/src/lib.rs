@@ -8,6 +8,8 @@
 
 mod attributes;
 mod error;
+mod failover;
+mod filter;
 mod group;
 mod ids;
 mod name;
@@ -17,22 +19,24 @@ mod request;
 pub mod resp;
 mod verbs;
 
-pub use attributes::Attributes;
+pub use attributes::{Attributes, Modification, ModificationOp, Values};
 pub use error::{Advice, NamingError, UnavailableReason};
+pub use failover::{Failover, FailoverKind, FailoverReport, FailoverStep, Timeline};
+pub use filter::{Comparison, Filter, InvalidFilter, is_id_character};
 pub use group::{
     Endpoint, Evidence, Export, GroupView, InvalidEndpoint, JoinRequest, Member, MemberState, Role,
     WithdrawReason, Withholding,
 };
-pub use ids::{Epoch, GroupName, InvalidLabel, LeaseId, MemberName, OpId, Revision};
+pub use ids::{Epoch, GroupName, InvalidLabel, LeaseId, MemberName, OpId, Revision, StepCode};
 pub use name::{InvalidName, Name};
 pub use object::{
     BrokerAddress, ConnectionFactory, FactorySettings, InvalidObject, Object, ObjectKind, RefAddr, Reference,
 };
 pub use reply::{
-    Binding, Change, ChangeKind, ChangeSet, Groups, ListEntry, Listing, Owner, Renewed, Status, WatchMessage,
-    WriteDetail, Written,
+    AttributesOf, Binding, Change, ChangeKind, ChangeSet, Found, Groups, ListEntry, Listing, Owner, Renewed,
+    Status, WatchMessage, WriteDetail, Written,
 };
-pub use request::{ReadOptions, Request, Scope, Write, WriteRequest};
+pub use request::{ReadOptions, Request, Scope, Search, TransactWrite, Write, WriteRequest};
 
 /// The port of a Daymark naming server where none is given.
 pub const DEFAULT_PORT: u16 = 9736;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Attributes, Epoch, GroupName, GroupView, LeaseId, MemberName, Name, Object, ObjectKind, Revision,
-    Withholding,
+    Attributes, Epoch, GroupName, GroupView, LeaseId, MemberName, Name, NamingError, Object, ObjectKind,
+    Revision, Withholding,
 };
 
 /// A name and what it is bound to.
@@ -59,6 +59,31 @@ pub struct ListEntry {
     /// The binding, where bindings were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<Arc<Binding>>,
+}
+
+/// The attributes of one binding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttributesOf {
+    /// The name, where links led to.
+    pub name: Name,
+    /// The revision that last changed the binding.
+    pub revision: Revision,
+    /// Those that were asked for and are there.
+    pub attributes: Attributes,
+}
+
+/// What a search found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    /// The base, where links led to.
+    pub name: Name,
+    /// The revision of the directory that was read: the whole search reads this one.
+    pub revision: Revision,
+    /// What matches, sorted by name, with the attributes asked for. Withheld exports are not among them.
+    pub entries: Vec<Arc<Binding>>,
+    /// `SizeLimitExceeded` or `TimeLimitExceeded` where the entries are not all there are.
+    #[serde(default)]
+    pub stopped: Option<NamingError>,
 }
 
 /// Every group.

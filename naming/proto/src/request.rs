@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Attributes, Epoch, Evidence, Export, GroupName, JoinRequest, LeaseId, MemberName, Name, Object, OpId,
-    Revision, WithdrawReason,
+    Attributes, Epoch, Evidence, Export, FailoverReport, Filter, GroupName, JoinRequest, LeaseId, MemberName,
+    Modification, Name, Object, OpId, Revision, WithdrawReason,
 };
 
 /// How a read may be answered.
@@ -115,6 +115,58 @@ pub enum Request {
     },
     /// A write. Answer: `Written`.
     Write(WriteRequest),
+    /// The attributes of a name, links followed. Answer: `AttributesOf`.
+    Attributes {
+        /// The name.
+        name: Name,
+        /// Which; `None` for all. One that the binding does not have is left out of the answer.
+        ids: Option<Vec<String>>,
+        /// How it may be answered.
+        options: ReadOptions,
+    },
+    /// The bindings around a name that match a filter. Answer: `Found`.
+    Search {
+        /// The base. Links are followed to it, and not below it.
+        name: Name,
+        /// What to look for, and how far.
+        search: Search,
+        /// How it may be answered. A search never waits for a name.
+        options: ReadOptions,
+    },
+    /// The last failovers of a group. Answer: `Timeline`.
+    Timeline {
+        /// The group.
+        group: GroupName,
+    },
+}
+
+/// What a search looks for, and how far it goes (`javax.naming.directory.SearchControls`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Search {
+    /// How far around the base. Default `Object`; JNDI's own default is one-level.
+    pub scope: Scope,
+    /// What must match.
+    pub filter: Filter,
+    /// The most bindings to return. 0 or `None`: as many as the server allows.
+    pub size_limit: Option<u64>,
+    /// How long it may take, in milliseconds. 0 or `None`: as long as the server allows.
+    pub time_limit_ms: Option<u64>,
+    /// Which attributes to return; `None` for all, an empty list for none.
+    pub ids: Option<Vec<String>>,
+}
+
+impl Search {
+    /// A search of everything that `filter` matches within `scope`, all attributes returned.
+    #[must_use]
+    pub const fn new(scope: Scope, filter: Filter) -> Self {
+        Self {
+            scope,
+            filter,
+            size_limit: None,
+            time_limit_ms: None,
+            ids: None,
+        }
+    }
 }
 
 /// A write with its identity.
@@ -227,5 +279,125 @@ pub enum Write {
         member: MemberName,
         /// The membership that ends; another one of the same member goes on.
         lease: LeaseId,
+    },
+    /// Moves a binding, with everything below it where it is a context, to a name that is not bound. Refused
+    /// where a group owns any of it. Links that point there are not changed.
+    Rename {
+        /// The name. A link at its end is moved, not followed.
+        name: Name,
+        /// The new name. Its context must exist.
+        target: Name,
+        /// The revision the binding must have now.
+        expected: Option<Revision>,
+    },
+    /// Changes attributes, all of the modifications or none.
+    ModifyAttributes {
+        /// The name. A link at its end is changed itself, not followed.
+        name: Name,
+        /// The changes, in order.
+        modifications: Vec<Modification>,
+        /// The revision the binding must have now.
+        expected: Option<Revision>,
+    },
+    /// Carries out all writes or none, as one revision. Each sees what those before it did.
+    Transact {
+        /// The writes, in order.
+        writes: Vec<TransactWrite>,
+    },
+    /// The active member tells how it took over. What it told before of the same epoch is replaced.
+    RecordFailover {
+        /// The group.
+        group: GroupName,
+        /// The member.
+        member: MemberName,
+        /// The epoch it was granted.
+        epoch: Epoch,
+        /// What happened.
+        report: FailoverReport,
+    },
+}
+
+/// One write of a transaction: `{"rebind": {"name": …, "object": …}}`. Groups change by verbs that are
+/// transactions themselves and are not among them, nor are transactions.
+///
+/// `expected` is the revision that the binding must have when its turn comes, 0 for a name that must not be
+/// bound; a name that an earlier write of the same transaction has changed is at the revision being made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum TransactWrite {
+    /// As `Write::Bind`.
+    Bind {
+        /// The name.
+        name: Name,
+        /// What to bind.
+        object: Object,
+        /// With which attributes.
+        #[serde(default)]
+        attributes: Attributes,
+    },
+    /// As `Write::Rebind`.
+    Rebind {
+        /// The name.
+        name: Name,
+        /// What to bind.
+        object: Object,
+        /// With which attributes; `None` keeps those it has.
+        #[serde(default)]
+        attributes: Option<Attributes>,
+        /// The revision the binding must have.
+        #[serde(default)]
+        expected: Option<Revision>,
+    },
+    /// As `Write::Unbind`.
+    Unbind {
+        /// The name.
+        name: Name,
+        /// The revision the binding must have.
+        #[serde(default)]
+        expected: Option<Revision>,
+    },
+    /// As `Write::CreateSubcontext`.
+    CreateSubcontext {
+        /// The name.
+        name: Name,
+        /// With which attributes.
+        #[serde(default)]
+        attributes: Attributes,
+    },
+    /// As `Write::DestroySubcontext`.
+    DestroySubcontext {
+        /// The name.
+        name: Name,
+        /// The revision the binding must have.
+        #[serde(default)]
+        expected: Option<Revision>,
+    },
+    /// As `Write::Rename`.
+    Rename {
+        /// The name.
+        name: Name,
+        /// The new name.
+        target: Name,
+        /// The revision the binding must have.
+        #[serde(default)]
+        expected: Option<Revision>,
+    },
+    /// As `Write::ModifyAttributes`.
+    ModifyAttributes {
+        /// The name.
+        name: Name,
+        /// The changes, in order.
+        modifications: Vec<Modification>,
+        /// The revision the binding must have.
+        #[serde(default)]
+        expected: Option<Revision>,
+    },
+    /// Changes nothing, and refuses the transaction unless the name is at this revision. The name may belong
+    /// to a group.
+    Check {
+        /// The name.
+        name: Name,
+        /// The revision the binding must have.
+        expected: Revision,
     },
 }

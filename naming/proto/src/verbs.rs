@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     Attributes, Epoch, Evidence, GroupName, LeaseId, MemberName, Name, NamingError, Object, OpId,
-    ReadOptions, Request, Revision, Scope, WithdrawReason, Write, WriteRequest,
+    ReadOptions, Request, Revision, Scope, Search, WithdrawReason, Write, WriteRequest,
 };
 
 /// Verbs and their arguments, as `HELP` shows them.
@@ -25,6 +25,14 @@ pub(crate) const USAGE: &[(&str, &str)] = &[
     ("UNBIND", "name [IFREV revision] [OP id]"),
     ("CREATESUBCONTEXT", "name [ATTRS attributes] [OP id]"),
     ("DESTROYSUBCONTEXT", "name [OP id]"),
+    ("RENAME", "name target [IFREV revision] [OP id]"),
+    ("ATTRIBUTES", "name [IDS id,id...] [MINREV revision] [STRONG]"),
+    ("MODIFY", "name modifications [IFREV revision] [OP id]"),
+    (
+        "SEARCH",
+        "name filter [SCOPE object|one-level|subtree] [LIMIT count] [TIME ms] [IDS id,id...] [MINREV revision] [STRONG]",
+    ),
+    ("TRANSACT", "writes [OP id]"),
     ("WATCH", "name [SCOPE object|one-level|subtree] [FROM revision]"),
     ("GROUP LIST", ""),
     ("GROUP SHOW", "group"),
@@ -39,6 +47,8 @@ pub(crate) const USAGE: &[(&str, &str)] = &[
         "GROUP WITHDRAW",
         "group epoch planned|handover|failed [ETA ms] [OP id]",
     ),
+    ("GROUP RECORD", "group member epoch report [OP id]"),
+    ("GROUP TIMELINE", "group"),
     ("LEASE RENEW", "group member lease"),
     ("STATUS", ""),
 ];
@@ -85,7 +95,13 @@ impl Request {
             "WATCH" => words.watch()?,
             "GROUP" => words.group(new_op)?,
             "LEASE" => words.lease()?,
-            "BIND" | "REBIND" | "UNBIND" | "CREATESUBCONTEXT" | "DESTROYSUBCONTEXT" => {
+            "ATTRIBUTES" => words.attributes()?,
+            "SEARCH" => words.search()?,
+            "TRANSACT" => {
+                let writes = words.json("writes")?;
+                words.finish(Write::Transact { writes }, new_op)?
+            }
+            "BIND" | "REBIND" | "UNBIND" | "CREATESUBCONTEXT" | "DESTROYSUBCONTEXT" | "RENAME" | "MODIFY" => {
                 words.naming_write(&verb, new_op)?
             }
             _ => {
@@ -130,18 +146,49 @@ impl Request {
                 words
             }
             Self::Write(request) => write(request),
+            Self::Attributes { name, ids, options } => {
+                let mut words = vec!["ATTRIBUTES".into(), name.as_str().into()];
+                option("IDS", ids.as_ref().map(|ids| ids.join(",")), &mut words);
+                read_options(options, &mut words);
+                words
+            }
+            Self::Search {
+                name,
+                search,
+                options,
+            } => search_words(name, search, options),
+            Self::Timeline { group } => vec!["GROUP".into(), "TIMELINE".into(), group.as_str().into()],
         }
     }
 }
 
+fn search_words<'a>(name: &'a Name, search: &Search, options: &ReadOptions) -> Vec<Cow<'a, str>> {
+    let mut words = vec![
+        "SEARCH".into(),
+        name.as_str().into(),
+        search.filter.to_string().into(),
+        "SCOPE".into(),
+        search.scope.as_str().into(),
+    ];
+    option("LIMIT", search.size_limit, &mut words);
+    option("TIME", search.time_limit_ms, &mut words);
+    option("IDS", search.ids.as_ref().map(|ids| ids.join(",")), &mut words);
+    read_options(options, &mut words);
+    words
+}
+
 fn read<'a>(verb: &'static str, name: &'a Name, options: &ReadOptions) -> Vec<Cow<'a, str>> {
     let mut words = vec![verb.into(), name.as_str().into()];
-    option("MINREV", options.min_revision, &mut words);
-    option("WAIT", options.wait_ms, &mut words);
+    read_options(options, &mut words);
+    words
+}
+
+fn read_options(options: &ReadOptions, words: &mut Vec<Cow<'_, str>>) {
+    option("MINREV", options.min_revision, words);
+    option("WAIT", options.wait_ms, words);
     if options.strong {
         words.push("STRONG".into());
     }
-    words
 }
 
 fn option<T: ToString>(keyword: &'static str, value: Option<T>, words: &mut Vec<Cow<'_, str>>) {
@@ -198,12 +245,30 @@ fn write(request: &WriteRequest) -> Vec<Cow<'_, str>> {
         Write::DestroySubcontext { name } => {
             words.extend(["DESTROYSUBCONTEXT".into(), name.as_str().into()]);
         }
+        Write::Rename {
+            name,
+            target,
+            expected,
+        } => {
+            words.extend(["RENAME".into(), name.as_str().into(), target.as_str().into()]);
+            option("IFREV", *expected, &mut words);
+        }
+        Write::ModifyAttributes {
+            name,
+            modifications,
+            expected,
+        } => {
+            words.extend(["MODIFY".into(), name.as_str().into(), json(modifications)]);
+            option("IFREV", *expected, &mut words);
+        }
+        Write::Transact { writes } => words.extend(["TRANSACT".into(), json(writes)]),
         Write::Join { .. }
         | Write::Leave { .. }
         | Write::Claim { .. }
         | Write::Publish { .. }
         | Write::Withdraw { .. }
-        | Write::EndLease { .. } => group_write(&request.write, &mut words),
+        | Write::EndLease { .. }
+        | Write::RecordFailover { .. } => group_write(&request.write, &mut words),
     }
     words.push("OP".into());
     words.push(request.op.to_string().into());
@@ -270,11 +335,26 @@ fn group_write<'a>(write: &'a Write, words: &mut Vec<Cow<'a, str>>) {
                 vec![member.as_str().into(), lease.to_string().into()],
             );
         }
+        Write::RecordFailover {
+            group,
+            member,
+            epoch,
+            report,
+        } => {
+            say(
+                "RECORD",
+                group,
+                vec![member.as_str().into(), epoch.to_string().into(), json(report)],
+            );
+        }
         Write::Bind { .. }
         | Write::Rebind { .. }
         | Write::Unbind { .. }
         | Write::CreateSubcontext { .. }
-        | Write::DestroySubcontext { .. } => {}
+        | Write::DestroySubcontext { .. }
+        | Write::Rename { .. }
+        | Write::ModifyAttributes { .. }
+        | Write::Transact { .. } => {}
     }
 }
 
@@ -341,14 +421,58 @@ impl<'a> Words<'a> {
     fn read_options(&mut self) -> Result<ReadOptions, NamingError> {
         let mut options = ReadOptions::default();
         while self.next < self.arguments.len() {
-            match self.keyword("option")?.as_str() {
-                "MINREV" => options.min_revision = Some(self.parse("MINREV")?),
-                "WAIT" => options.wait_ms = Some(self.parse("WAIT")?),
-                "STRONG" => options.strong = true,
-                other => return Err(NamingError::invalid(format!("unknown option {other:?}"))),
-            }
+            let keyword = self.keyword("option")?;
+            self.read_option(&keyword, &mut options)?;
         }
         Ok(options)
+    }
+
+    fn read_option(&mut self, keyword: &str, options: &mut ReadOptions) -> Result<(), NamingError> {
+        match keyword {
+            "MINREV" => options.min_revision = Some(self.parse("MINREV")?),
+            "WAIT" => options.wait_ms = Some(self.parse("WAIT")?),
+            "STRONG" => options.strong = true,
+            other => return Err(NamingError::invalid(format!("unknown option {other:?}"))),
+        }
+        Ok(())
+    }
+
+    /// Attribute ids with commas between them; an empty word is none.
+    fn ids(&mut self) -> Result<Vec<String>, NamingError> {
+        let ids = self.take("IDS")?.split(',').filter(|id| !id.is_empty());
+        Ok(ids.map(str::to_owned).collect())
+    }
+
+    fn attributes(&mut self) -> Result<Request, NamingError> {
+        let name = self.name_or_root()?;
+        let (mut ids, mut options) = (None, ReadOptions::default());
+        while self.next < self.arguments.len() {
+            match self.keyword("option")?.as_str() {
+                "IDS" => ids = Some(self.ids()?),
+                other => self.read_option(other, &mut options)?,
+            }
+        }
+        Ok(Request::Attributes { name, ids, options })
+    }
+
+    fn search(&mut self) -> Result<Request, NamingError> {
+        let name = self.name()?;
+        let mut search = Search::new(Scope::default(), self.take("filter")?.parse()?);
+        let mut options = ReadOptions::default();
+        while self.next < self.arguments.len() {
+            match self.keyword("option")?.as_str() {
+                "SCOPE" => search.scope = scope_of(self.take("SCOPE")?)?,
+                "LIMIT" => search.size_limit = Some(self.parse("LIMIT")?),
+                "TIME" => search.time_limit_ms = Some(self.parse("TIME")?),
+                "IDS" => search.ids = Some(self.ids()?),
+                other => self.read_option(other, &mut options)?,
+            }
+        }
+        Ok(Request::Search {
+            name,
+            search,
+            options,
+        })
     }
 
     fn watch(&mut self) -> Result<Request, NamingError> {
@@ -385,6 +509,13 @@ impl<'a> Words<'a> {
         let group: GroupName = self.parse("group")?;
         let write = match verb.as_str() {
             "SHOW" => return Ok(Request::Group { group }),
+            "TIMELINE" => return Ok(Request::Timeline { group }),
+            "RECORD" => Write::RecordFailover {
+                group,
+                member: self.parse("member")?,
+                epoch: self.parse("epoch")?,
+                report: self.json("report")?,
+            },
             "JOIN" => Write::Join {
                 group,
                 member: self.parse("member")?,
@@ -437,6 +568,16 @@ impl<'a> Words<'a> {
                 expected: None,
             },
             "UNBIND" => Write::Unbind { name, expected: None },
+            "RENAME" => Write::Rename {
+                name,
+                target: self.name()?,
+                expected: None,
+            },
+            "MODIFY" => Write::ModifyAttributes {
+                name,
+                modifications: self.json("modifications")?,
+                expected: None,
+            },
             "CREATESUBCONTEXT" => Write::CreateSubcontext {
                 name,
                 attributes: Attributes::new(),
@@ -461,7 +602,13 @@ impl<'a> Words<'a> {
                     *attributes = self.json("ATTRS")?;
                 }
                 ("ATTRS", Write::Rebind { attributes, .. }) => *attributes = Some(self.json("ATTRS")?),
-                ("IFREV", Write::Rebind { expected, .. } | Write::Unbind { expected, .. }) => {
+                (
+                    "IFREV",
+                    Write::Rebind { expected, .. }
+                    | Write::Unbind { expected, .. }
+                    | Write::Rename { expected, .. }
+                    | Write::ModifyAttributes { expected, .. },
+                ) => {
                     *expected = Some(self.parse("IFREV")?);
                 }
                 ("ETA", Write::Withdraw { eta_ms, .. }) => *eta_ms = Some(self.parse("ETA")?),
@@ -503,7 +650,10 @@ fn reason_of(word: &str) -> Result<WithdrawReason, NamingError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Endpoint, Export, JoinRequest, Role};
+    use crate::{
+        Endpoint, Export, FailoverKind, FailoverReport, FailoverStep, JoinRequest, Modification,
+        ModificationOp, Role, TransactWrite,
+    };
 
     fn name(text: &str) -> Name {
         text.parse().expect("a name")
@@ -590,6 +740,85 @@ mod tests {
         ]
     }
 
+    /// The writes that change attributes, move names, come as one, or tell of a failover.
+    fn larger_writes() -> Vec<Write> {
+        let modifications = vec![Modification {
+            op: ModificationOp::Add,
+            id: "tier".into(),
+            values: vec!["a b".into()],
+        }];
+        let expected = Some(Revision(3));
+        vec![
+            Write::Rename {
+                name: name("a"),
+                target: name("b/c"),
+                expected,
+            },
+            Write::ModifyAttributes {
+                name: name("a"),
+                modifications: modifications.clone(),
+                expected,
+            },
+            Write::Transact {
+                writes: vec![
+                    TransactWrite::CreateSubcontext {
+                        name: name("a"),
+                        attributes: Attributes::new(),
+                    },
+                    TransactWrite::Bind {
+                        name: name("a/b"),
+                        object: Object::Context,
+                        attributes: Attributes::new(),
+                    },
+                    TransactWrite::Rebind {
+                        name: name("a/b"),
+                        object: Object::Context,
+                        attributes: None,
+                        expected,
+                    },
+                    TransactWrite::Unbind {
+                        name: name("x"),
+                        expected: None,
+                    },
+                    TransactWrite::DestroySubcontext {
+                        name: name("x"),
+                        expected,
+                    },
+                    TransactWrite::Rename {
+                        name: name("x"),
+                        target: name("y"),
+                        expected,
+                    },
+                    TransactWrite::ModifyAttributes {
+                        name: name("x"),
+                        modifications,
+                        expected,
+                    },
+                    TransactWrite::Check {
+                        name: name("x"),
+                        expected: Revision(0),
+                    },
+                ],
+            },
+            Write::RecordFailover {
+                group: "orders".parse().expect("a label"),
+                member: "kkam".parse().expect("a label"),
+                epoch: Epoch(3),
+                report: FailoverReport {
+                    kind: FailoverKind::Failover,
+                    began_unix_ms: 1,
+                    from: None,
+                    steps: vec![FailoverStep {
+                        step: "suspected".parse().expect("a label"),
+                        at_us: 0,
+                        note: String::new(),
+                        numbers: [("messages".to_owned(), 3)].into_iter().collect(),
+                    }],
+                },
+            },
+        ]
+    }
+
     fn requests() -> Vec<Request> {
         let options = ReadOptions {
             min_revision: Some(Revision(4)),
@@ -598,6 +827,7 @@ mod tests {
         };
         let mut requests: Vec<Request> = writes()
             .into_iter()
+            .chain(larger_writes())
             .map(|write| Request::Write(WriteRequest { op: OpId(77), write }))
             .collect();
         requests.extend([
@@ -632,6 +862,30 @@ mod tests {
                 scope: Scope::Subtree,
                 from: Some(Revision(1)),
             },
+            Request::Attributes {
+                name: name("x"),
+                ids: Some(vec!["a".into(), "b".into()]),
+                options,
+            },
+            Request::Attributes {
+                name: name("x"),
+                ids: Some(Vec::new()),
+                options: ReadOptions::default(),
+            },
+            Request::Search {
+                name: Name::root(),
+                search: Search {
+                    scope: Scope::Subtree,
+                    filter: "(&(a=b c)(!(d=*)))".parse().expect("a filter"),
+                    size_limit: Some(10),
+                    time_limit_ms: Some(100),
+                    ids: Some(vec!["a".into()]),
+                },
+                options,
+            },
+            Request::Timeline {
+                group: "g".parse().expect("a label"),
+            },
         ]);
         requests
     }
@@ -645,6 +899,14 @@ mod tests {
                 .map(|w| w.as_bytes().to_vec())
                 .collect();
             assert_eq!(Request::from_arguments(&words, || OpId(1)), Ok(request));
+        }
+    }
+
+    #[test]
+    fn every_write_survives_its_stored_form() {
+        for write in writes().into_iter().chain(larger_writes()) {
+            let bytes = postcard::to_stdvec(&write).expect("bytes");
+            assert_eq!(postcard::from_bytes::<Write>(&bytes), Ok(write));
         }
     }
 
@@ -669,5 +931,13 @@ mod tests {
         assert_eq!(refused("GET x").code(), "NotSupported");
         assert_eq!(refused("GROUP ENDLEASE g m 1").code(), "NotSupported");
         assert_eq!(refused("BIND x {}").code(), "InvalidRequest");
+        assert_eq!(refused("SEARCH x (a=1").code(), "InvalidSearchFilter");
+        assert_eq!(refused("SEARCH x (a=1) DEPTH 3").code(), "InvalidRequest");
+        assert_eq!(refused("MODIFY x [{}]").code(), "InvalidRequest");
+        assert!(
+            refused(r#"TRANSACT [{"transact":{"writes":[]}}]"#)
+                .to_string()
+                .contains("unknown variant `transact`")
+        );
     }
 }

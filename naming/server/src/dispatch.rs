@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use daymark_naming_proto::{
-    GroupName, LeaseId, MemberName, Name, NamingError, ReadOptions, Request, Revision, Scope, Status, Write,
-    WriteRequest, Written,
+    GroupName, LeaseId, MemberName, Name, NamingError, ReadOptions, Request, Revision, Scope, Search, Status,
+    Write, WriteRequest, Written,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -39,6 +39,12 @@ pub(crate) struct Begun {
     _room: OwnedSemaphorePermit,
 }
 
+/// The most bindings that a search returns.
+const SEARCH_SIZE_MAX: u64 = 10_000;
+/// The longest time that a search may take, in milliseconds.
+const SEARCH_MS_MAX: u64 = 10_000;
+/// The steps of a search after which other requests get their turn: a fraction of a millisecond.
+const SEARCH_STEPS: u64 = 1_000;
 /// The unit in which the bytes of writes under way are counted.
 const WRITE_UNIT: usize = 1024;
 
@@ -101,6 +107,18 @@ impl Dispatcher {
             Request::Status => self.now(|root| document(root, &self.status(root))),
             Request::Renew { group, member, lease } => self.renew(&group, &member, lease),
             Request::Watch { .. } => Err(NamingError::invalid("a watch has more than one answer")),
+            Request::Attributes { name, ids, options } => {
+                self.read(&options, |root| {
+                    document(root, &root.directory.attributes(&name, ids.as_deref())?)
+                })
+                .await
+            }
+            Request::Search {
+                name,
+                search,
+                options,
+            } => self.search(&name, &search, &options).await,
+            Request::Timeline { group } => self.now(|root| document(root, &root.directory.timeline(&group)?)),
             Request::Write(_) => Err(NamingError::invalid("a write is begun, then finished")),
         }
     }
@@ -184,6 +202,44 @@ impl Dispatcher {
             document(root, &root.directory.list(name, bindings)?)
         })
         .await
+    }
+
+    /// Searches in portions, so that other requests are answered in between.
+    async fn search(
+        &self,
+        name: &Name,
+        search: &Search,
+        options: &ReadOptions,
+    ) -> Result<Answer, NamingError> {
+        if options.strong {
+            self.replica.barrier().await?;
+        }
+        let mut search = search.clone();
+        let size_limit = search
+            .size_limit
+            .filter(|&limit| limit > 0)
+            .unwrap_or(SEARCH_SIZE_MAX);
+        search.size_limit = Some(size_limit.min(SEARCH_SIZE_MAX));
+        let time_limit = search
+            .time_limit_ms
+            .filter(|&limit| limit > 0)
+            .unwrap_or(SEARCH_MS_MAX);
+        let limit_ms = time_limit.min(SEARCH_MS_MAX);
+        let mut run = attempt(&self.root(), options, |root| root.directory.search(name, &search))?;
+        let deadline = Instant::now() + Duration::from_millis(limit_ms);
+        while run.advance(SEARCH_STEPS) {
+            if Instant::now() >= deadline {
+                run.stop_for_time(limit_ms);
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        let found = run.finish();
+        Ok(Answer {
+            json: to_json(&found)?,
+            revision: found.revision,
+            binding: None,
+        })
     }
 
     fn status(&self, root: &Published) -> Status {
@@ -278,11 +334,11 @@ fn is_worth_waiting(error: &NamingError) -> bool {
     )
 }
 
-fn attempt(
+fn attempt<T>(
     root: &Published,
     options: &ReadOptions,
-    answer: impl Fn(&Published) -> Result<Answer, NamingError>,
-) -> Result<Answer, NamingError> {
+    answer: impl Fn(&Published) -> Result<T, NamingError>,
+) -> Result<T, NamingError> {
     match options.min_revision {
         Some(want) if root.revision() < want => Err(NamingError::Lagging {
             have: root.revision(),

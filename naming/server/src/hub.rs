@@ -7,15 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use daymark_naming_core::spread_ms;
 use daymark_naming_proto::{Change, ChangeSet, Name, NamingError, Revision, Scope, WatchMessage};
 
 use crate::mailbox::{Event, Mailbox};
 use crate::state::{Published, State};
-
-/// Watchers who are asked to act on a change within one millisecond.
-const WATCHERS_PER_MS: u64 = 10;
-/// The longest window in which watchers are asked to act.
-const SPREAD_MS_MAX: u64 = 2_000;
 
 /// The watches of this server.
 pub(crate) struct Hub {
@@ -241,8 +237,8 @@ fn deliver_at(place: Option<&Place>, revision: Revision, changes: Vec<Change>, o
     };
     let message = WatchMessage::Changed {
         revision,
+        spread_ms: spread_ms(&changes, place.len() as u64),
         changes,
-        spread_ms: (place.len() as u64 / WATCHERS_PER_MS).min(SPREAD_MS_MAX),
     };
     let event = match Event::of(&message) {
         Ok(event) => Arc::new(event),

@@ -47,6 +47,7 @@ fn bind_needs_its_context_and_says_how_far_it_got() {
         let expected = NamingError::NotContext {
             name: name(below),
             resolved: name("a/q"),
+            remaining: name(below).suffix(2),
         };
         assert_eq!(story.bind(below, queue("1")), Err(expected));
     }
@@ -70,6 +71,7 @@ fn a_lookup_that_misses_says_how_far_it_got() {
     let expected = NamingError::NotContext {
         name: name("a/b/c"),
         resolved,
+        remaining: name("c"),
     };
     assert_eq!(story.lookup("a/b/c"), Err(expected));
 }

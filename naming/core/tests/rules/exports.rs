@@ -248,6 +248,8 @@ fn withdrawn_exports_are_known_with_their_reason_and_time() {
         story.directory.lookup_link(&name("A")),
         Err(NamingError::NameUnavailable {
             name: name("A"),
+            resolved: name("A"),
+            remaining: name(""),
             reason: UnavailableReason::Withdrawn,
             group: group("orders"),
             epoch: Epoch(epoch),

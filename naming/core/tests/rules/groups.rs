@@ -205,6 +205,8 @@ fn a_claim_withholds_the_exports_in_the_same_revision_until_the_new_active_publi
         story.lookup("A"),
         Err(NamingError::NameUnavailable {
             name: crate::support::name("A"),
+            resolved: crate::support::name("A"),
+            remaining: crate::support::name(""),
             reason: UnavailableReason::Promoting,
             group: group("orders"),
             epoch: Epoch(epoch + 1),

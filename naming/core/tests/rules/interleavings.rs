@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use daymark_naming_core::{Command, Directory, Limits, SnapshotReader};
 use daymark_naming_proto::{
     Attributes, Change, ChangeKind, Epoch, Evidence, Export, GroupName, LeaseId, MemberName, Name,
-    NamingError, Object, OpId, Revision, Scope, WatchMessage, WithdrawReason, Write, WriteDetail, Written,
+    NamingError, Object, OpId, Revision, Scope, TransactWrite, WatchMessage, WithdrawReason, Write,
+    WriteDetail, Written,
 };
 use proptest::prelude::*;
 
@@ -41,6 +42,11 @@ enum Shape {
     /// The epoch is the group's plus 1, minus 1 or as it is; the exports are the names of the bits set.
     Publish(usize, Option<usize>, i8, u8, u8),
     Withdraw(usize, i8, WithdrawReason),
+    Rename(usize, usize, Option<bool>),
+    /// Some of the other shapes, as one.
+    Transact(Vec<Self>),
+    /// That a name is at its revision, or at the one after it. In transactions only.
+    Check(usize, bool),
 }
 
 fn shapes() -> impl Strategy<Value = Shape> {
@@ -72,6 +78,26 @@ fn shapes() -> impl Strategy<Value = Shape> {
         6 => (group(), prop::option::weighted(0.2, member()), epoch(), set, 0..2_u8)
             .prop_map(|(g, m, e, set, v)| Shape::Publish(g, m, e, set, v)),
         2 => (group(), epoch(), reason).prop_map(|(g, e, r)| Shape::Withdraw(g, e, r)),
+        3 => renames(),
+        3 => prop::collection::vec(parts(), 0..5).prop_map(Shape::Transact),
+    ]
+}
+
+fn renames() -> impl Strategy<Value = Shape> {
+    let name = || 0..NAMES.len();
+    (name(), name(), prop::option::weighted(0.3, any::<bool>())).prop_map(|(n, t, e)| Shape::Rename(n, t, e))
+}
+
+/// What may stand in a transaction.
+fn parts() -> impl Strategy<Value = Shape> {
+    let name = || 0..NAMES.len();
+    prop_oneof![
+        2 => (name(), 0..3_u8).prop_map(|(n, v)| Shape::Bind(n, v)),
+        3 => (name(), 0..3_u8).prop_map(|(n, v)| Shape::Rebind(n, v, None)),
+        3 => name().prop_map(|n| Shape::Unbind(n, None)),
+        2 => name().prop_map(Shape::Create),
+        2 => renames(),
+        1 => (name(), prop::bool::weighted(0.8)).prop_map(|(n, is_right)| Shape::Check(n, is_right)),
     ]
 }
 
@@ -104,6 +130,15 @@ fn write_of(shape: &Shape, model: &Model) -> Write {
         Revision(revision + u64::from(!is_right))
     };
     match *shape {
+        Shape::Rename(n, target, is_right) => Write::Rename {
+            name: name(NAMES[n]),
+            target: name(NAMES[target]),
+            expected: is_right.map(|is_right| expected(n, is_right)),
+        },
+        Shape::Transact(ref parts) => Write::Transact {
+            writes: parts.iter().map(|part| part_of(part, model)).collect(),
+        },
+        Shape::Check(..) => panic!("a check stands in a transaction"),
         Shape::Bind(n, value) => Write::Bind {
             name: name(NAMES[n]),
             object: queue(&value.to_string()),
@@ -165,6 +200,56 @@ fn write_of(shape: &Shape, model: &Model) -> Write {
             reason,
             eta_ms: None,
         },
+    }
+}
+
+/// The part of a transaction that a shape means.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "only these shapes are drawn for transactions"
+)]
+fn part_of(shape: &Shape, model: &Model) -> TransactWrite {
+    if let Shape::Check(n, is_right) = *shape {
+        let entry = model.names.get(&name(NAMES[n]));
+        let revision = entry.map_or(0, |entry| entry.revision);
+        return TransactWrite::Check {
+            name: name(NAMES[n]),
+            expected: Revision(revision + u64::from(!is_right)),
+        };
+    }
+    match write_of(shape, model) {
+        Write::Bind {
+            name,
+            object,
+            attributes,
+        } => TransactWrite::Bind {
+            name,
+            object,
+            attributes,
+        },
+        Write::Rebind {
+            name,
+            object,
+            attributes,
+            expected,
+        } => TransactWrite::Rebind {
+            name,
+            object,
+            attributes,
+            expected,
+        },
+        Write::Unbind { name, expected } => TransactWrite::Unbind { name, expected },
+        Write::CreateSubcontext { name, attributes } => TransactWrite::CreateSubcontext { name, attributes },
+        Write::Rename {
+            name,
+            target,
+            expected,
+        } => TransactWrite::Rename {
+            name,
+            target,
+            expected,
+        },
+        other => panic!("{other:?} is no part of a transaction"),
     }
 }
 

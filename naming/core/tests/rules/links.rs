@@ -94,17 +94,18 @@ fn eight_links_are_followed_and_nine_are_not() {
         Err(NamingError::LinkLoop {
             name: name("l9"),
             at: name("l1"),
+            remaining: name(""),
             hops: LINK_HOPS_MAX,
         })
     );
 }
 
 #[test]
-fn a_link_that_makes_the_name_too_long_is_an_invalid_name() {
+fn a_link_that_makes_the_name_too_long_is_malformed() {
     let mut story = Story::new();
     let long = "x".repeat(250);
     changed(story.bind("l", link(&format!("l/{long}"))));
-    assert_eq!(story.lookup("l").expect_err("too long").code(), "InvalidName");
+    assert_eq!(story.lookup("l").expect_err("too long").code(), "MalformedLink");
 }
 
 #[test]

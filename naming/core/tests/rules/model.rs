@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use daymark_naming_proto::{
-    Epoch, Evidence, Export, GroupName, LeaseId, MemberName, Name, Object, UnavailableReason, WithdrawReason,
-    Write,
+    Epoch, Evidence, Export, GroupName, LeaseId, MemberName, Name, Object, Revision, TransactWrite,
+    UnavailableReason, WithdrawReason, Write,
 };
 
 /// Whether a write changes something, or the code it is refused with.
@@ -86,6 +86,15 @@ impl Model {
             Write::Withdraw {
                 group, epoch, reason, ..
             } => self.withdraw(group, epoch.0, *reason),
+            Write::Rename {
+                name,
+                target,
+                expected,
+            } => self.rename(name, target, expected.map(|revision| revision.0)),
+            Write::Transact { writes } => self.transact(writes),
+            Write::ModifyAttributes { .. } | Write::RecordFailover { .. } => {
+                panic!("the model knows neither attributes nor timelines")
+            }
         }
     }
 
@@ -176,6 +185,73 @@ impl Model {
             Some(entry) if entry.object != Object::Context => Err("NotContext"),
             Some(_) => self.unbind(name, None),
             None => Ok(false),
+        }
+    }
+
+    fn rename(&mut self, name: &Name, target: &Name, expected: Option<u64>) -> Verdict {
+        self.context_of(name)?;
+        if !self.names.contains_key(name) {
+            return Err("NameNotFound");
+        }
+        self.own(name, expected)?;
+        match self.context_of(target).map(|()| self.names.get(target)) {
+            Err(code) => return Err(code),
+            Ok(Some(entry)) if entry.owner.is_some() => return Err("NameConflict"),
+            Ok(Some(_)) => return Err("NameAlreadyBound"),
+            Ok(None) if target.starts_with(name) => return Err("InvalidRequest"),
+            Ok(None) => {}
+        }
+        let below = self.names.keys().filter(|other| other.starts_with(name));
+        for moved in below.cloned().collect::<Vec<_>>() {
+            let mut entry = self.names.remove(&moved).expect("a name");
+            if entry.owner.is_some() {
+                return Err("NameConflict");
+            }
+            entry.revision = self.revision + 1;
+            let rest = moved.suffix(name.components().len());
+            self.names.insert(target.join(&rest).expect("a name"), entry);
+        }
+        Ok(true)
+    }
+
+    /// Each write in turn on a copy; the copy replaces the model only if all are accepted.
+    fn transact(&mut self, writes: &[TransactWrite]) -> Verdict {
+        let before = self.names.clone();
+        for write in writes {
+            self.transact_one(write).map_err(|_| "TransactFailed")?;
+        }
+        Ok(self.names != before)
+    }
+
+    fn transact_one(&mut self, write: &TransactWrite) -> Verdict {
+        let number = |expected: &Option<Revision>| expected.map(|revision| revision.0);
+        match write {
+            TransactWrite::Bind { name, object, .. } => self.bind(name, object),
+            TransactWrite::Rebind {
+                name,
+                object,
+                expected,
+                ..
+            } => self.rebind(name, object, number(expected)),
+            TransactWrite::Unbind { name, expected } => self.unbind(name, number(expected)),
+            TransactWrite::CreateSubcontext { name, .. } => self.bind(name, &Object::Context),
+            TransactWrite::Rename {
+                name,
+                target,
+                expected,
+            } => self.rename(name, target, number(expected)),
+            TransactWrite::Check { name, expected } => {
+                self.context_of(name)?;
+                let actual = self.names.get(name).map_or(0, |entry| entry.revision);
+                if actual == expected.0 {
+                    Ok(false)
+                } else {
+                    Err("RevisionMismatch")
+                }
+            }
+            TransactWrite::DestroySubcontext { .. } | TransactWrite::ModifyAttributes { .. } => {
+                panic!("not drawn")
+            }
         }
     }
 

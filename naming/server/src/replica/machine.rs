@@ -124,7 +124,11 @@ fn concerns_memberships(write: &Write) -> bool {
         | Write::DestroySubcontext { .. }
         | Write::Claim { .. }
         | Write::Publish { .. }
-        | Write::Withdraw { .. } => false,
+        | Write::Withdraw { .. }
+        | Write::Rename { .. }
+        | Write::ModifyAttributes { .. }
+        | Write::Transact { .. }
+        | Write::RecordFailover { .. } => false,
     }
 }
 
