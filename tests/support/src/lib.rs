@@ -4,11 +4,15 @@
 //! Invariant: no process outlives the value that stands for it.
 
 mod deadline;
+pub mod go;
 mod http;
+pub mod java;
+pub mod node;
 mod ports;
 mod process;
 mod program;
 pub mod proton;
+mod provision;
 mod tools;
 
 pub use deadline::{eventually, eventually_some};
@@ -16,4 +20,5 @@ pub use http::{HttpAnswer, http_get, http_post, http_put};
 pub use ports::free_port;
 pub use process::Process;
 pub use program::{Broker, Program, Ran, run_tool};
+pub use provision::run_to_end;
 pub use tools::{skipped, tool};

@@ -1,0 +1,6 @@
+//! Foreign AMQP 1.0 clients against real brokers: what they can do is what programs written for other brokers
+//! can rely on. Each file is one client; each client is fetched and built by the test itself, once, below the
+//! cargo target directory.
+
+mod jms;
+mod stage;
