@@ -6,16 +6,16 @@
 //! printed, and written to `target/benches/directory.md`.
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use daymark_benches::Measurements;
 use daymark_benches::directory::load::Work;
-use daymark_benches::directory::peers::{self, Peer};
-use daymark_benches::directory::{NAMES, Outcome, floor, load, payload, resp, watchers};
+use daymark_benches::directory::{NAMES, floor, load, payload, peers, resp, watchers};
+use daymark_benches::peer::{self, Peer};
+use daymark_benches::table::Table;
+use daymark_benches::{Measurements, Outcome};
 
 /// How often each figure is measured; the median counts.
 const ROUNDS: usize = 3;
@@ -74,59 +74,6 @@ fn loaded(work: Work, peer: &Peer, clients: usize) -> Outcome<f64> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().parse()?)
 }
 
-/// The rows of the table, and what could not be measured.
-#[derive(Default)]
-struct Table {
-    rows: Vec<String>,
-    absent: Vec<String>,
-}
-
-impl Table {
-    /// One figure of ours and what it is beside the others: `(whom, theirs, at least so many times it)`.
-    fn figure(&mut self, what: &str, unit: &str, ours: f64, others: &[(&str, Option<f64>, f64)]) {
-        let mut row = format!("| {what} | {} {unit} |", short(ours));
-        for (whom, theirs, wanted) in others {
-            if let Some(theirs) = theirs {
-                let ratio = ours / theirs;
-                let verdict = if ratio >= *wanted { "reached" } else { "**missed**" };
-                let _ = write!(
-                    row,
-                    " {whom} {} → {ratio:.2} × (wanted {wanted} ×: {verdict})<br>",
-                    short(*theirs)
-                );
-            } else {
-                let _ = write!(row, " {whom}: not measured<br>");
-            }
-        }
-        self.line(row + " |");
-    }
-
-    /// One figure that has to stay at or below a bound.
-    fn bound(&mut self, what: &str, ours: &str, bound: &str, kept: bool) {
-        let verdict = if kept { "reached" } else { "**missed**" };
-        self.line(format!("| {what} | {ours} | at most {bound}: {verdict} |"));
-    }
-
-    fn line(&mut self, row: String) {
-        println!("{row}");
-        self.rows.push(row);
-    }
-
-    /// What came of a peer; one that failed is named at the end.
-    fn peer<T>(&mut self, outcome: Outcome<T>) -> Option<T> {
-        outcome.map_err(|error| self.absent.push(error.to_string())).ok()
-    }
-}
-
-fn short(figure: f64) -> String {
-    match figure {
-        figure if figure >= 1e6 => format!("{:.2} M", figure / 1e6),
-        figure if figure >= 1e4 => format!("{:.0} k", figure / 1e3),
-        figure if figure >= 100.0 => format!("{figure:.0}"),
-        figure => format!("{figure:.2}"),
-    }
-}
-
 async fn bench(sections: &[&str]) -> Outcome<()> {
     let sections: Vec<&str> = sections
         .iter()
@@ -136,7 +83,6 @@ async fn bench(sections: &[&str]) -> Outcome<()> {
     let wanted = |section: &str| sections.is_empty() || sections.contains(&section);
     let dir = tempfile::tempdir()?;
     let mut table = Table::default();
-    table.line("| figure | Daymark | beside |\n|---|---|---|".to_owned());
     let naming = naming(&dir.path().join("naming"))?;
     resp::fill_daymark(&naming.address, NAMES).await?;
     let body = resp::looked_up(&naming.address, 4711).await?;
@@ -158,15 +104,12 @@ async fn bench(sections: &[&str]) -> Outcome<()> {
     if wanted("million") {
         a_million(&mut table, &dir.path().join("million")).await?;
     }
-    for absent in &table.absent {
-        println!("not measured: {absent}");
-    }
-    written(&table)
+    table.write("directory.md")
 }
 
 fn naming(data: &Path) -> Outcome<Peer> {
     let data = data.display().to_string();
-    peers::own(&["as-daymark", "naming", "--listen", "127.0.0.1:0", "--data", &data])
+    peer::own(&["as-daymark", "naming", "--listen", "127.0.0.1:0", "--data", &data])
 }
 
 /// The median of as many rounds, each of which measures everybody in turn.
@@ -187,7 +130,7 @@ async fn lookups_over_resp(table: &mut Table, naming: &Peer, body: &str, dir: &P
     if let Some(redis) = &redis {
         resp::fill_redis(&redis.address, NAMES, body).await?;
     }
-    let echo = peers::own(&["as-floor", "echo", &body.len().to_string()])?;
+    let echo = peer::own(&["as-floor", "echo", &body.len().to_string()])?;
     for (what, pipeline, requests, of_redis, of_echo) in [
         (
             "RESP lookups, 50 connections, pipeline 16",
@@ -247,7 +190,7 @@ fn lookups_over_http(
     durable: &Durable,
 ) -> Outcome<()> {
     let nginx = table.peer(peers::nginx(dir, body));
-    let hello = peers::own(&["as-floor", "hello", &body.len().to_string()])?;
+    let hello = peer::own(&["as-floor", "hello", &body.len().to_string()])?;
     let prefix = "/v1/names/";
     let measured = medians(|| {
         let nginx = nginx.as_ref();
@@ -303,7 +246,7 @@ fn durable_rebinds(table: &mut Table, naming: &Peer, dir: &Path, durable: &Durab
 async fn many_watchers(table: &mut Table, naming: &Peer) -> Outcome<()> {
     const REBINDS: usize = 21;
     let (ours, bytes) = watchers::daymark(&naming.address, REBINDS).await?;
-    let broadcast = peers::own(&["as-floor", "broadcast", &bytes.to_string()])?;
+    let broadcast = peer::own(&["as-floor", "broadcast", &bytes.to_string()])?;
     let bare = watchers::bare(&broadcast.address, bytes, REBINDS).await?;
     let median = |times: Vec<f64>| {
         times
@@ -328,9 +271,9 @@ async fn many_watchers(table: &mut Table, naming: &Peer) -> Outcome<()> {
 
 async fn a_million(table: &mut Table, data: &Path) -> Outcome<()> {
     let server = naming(data)?;
-    let empty = peers::resident(server.id())?;
+    let empty = peer::resident(server.id())?;
     resp::fill_daymark(&server.address, MILLION).await?;
-    let filled = peers::resident(server.id())?;
+    let filled = peer::resident(server.id())?;
     drop(server);
     let bytes: usize = (0..MILLION).map(payload).sum();
     let times = |resident: u64| (resident - empty) as f64 / bytes as f64;
@@ -338,7 +281,7 @@ async fn a_million(table: &mut Table, data: &Path) -> Outcome<()> {
     let server = naming(data)?;
     resp::looked_up(&server.address, MILLION - 1).await?;
     let started = began.elapsed();
-    let restarted = peers::resident(server.id())?;
+    let restarted = peer::resident(server.id())?;
     let size = format!(
         "{} bytes each of name, value and attributes",
         bytes as u64 / MILLION
@@ -375,16 +318,4 @@ fn read_all(dir: &Path) -> Outcome<Duration> {
         }
     }
     Ok(began.elapsed())
-}
-
-fn written(table: &Table) -> Outcome<()> {
-    let target = std::env::current_exe()?
-        .ancestors()
-        .find(|dir| dir.join("CACHEDIR.TAG").exists())
-        .map_or_else(|| PathBuf::from("."), Path::to_path_buf);
-    let path = target.join("benches").join("directory.md");
-    std::fs::create_dir_all(target.join("benches"))?;
-    std::fs::write(&path, table.rows.join("\n") + "\n")?;
-    println!("written to {}", path.display());
-    Ok(())
 }

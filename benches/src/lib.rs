@@ -1,6 +1,18 @@
 //! What the benches share: how a set of measurements is summed up and shown, and the peers beside us.
 
 pub mod directory;
+pub mod messaging;
+pub mod peer;
+pub mod table;
+
+use std::io;
+
+/// What can go wrong in a bench: it says so and ends.
+pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+pub(crate) fn other(what: impl Into<String>) -> io::Error {
+    io::Error::other(what.into())
+}
 
 /// Measurements of one thing, in milliseconds.
 #[derive(Clone, Debug, Default)]

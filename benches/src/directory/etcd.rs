@@ -7,7 +7,7 @@ use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
-use super::{Outcome, other};
+use crate::{Outcome, other};
 
 /// One HTTP/2 connection, which carries many calls at once.
 #[derive(Clone, Debug)]

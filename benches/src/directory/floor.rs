@@ -18,7 +18,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 
-use super::{Outcome, other};
+use crate::{Outcome, other};
 
 async fn listen() -> Outcome<TcpListener> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::{NAMES, Outcome, attributes, etcd, key, object, other, resp, scrambled, zookeeper};
+use super::{NAMES, attributes, etcd, key, object, resp, scrambled, zookeeper};
+use crate::{Outcome, other};
 
 /// How many connections carry the calls to etcd; HTTP/2 carries several on each.
 const ETCD_CONNECTIONS: usize = 8;

@@ -8,13 +8,8 @@ pub mod resp;
 pub mod watchers;
 pub mod zookeeper;
 
-use std::io;
-
 /// How many names the lookups go to.
 pub const NAMES: u64 = 100_000;
-
-/// What can go wrong in a bench: it says so and ends.
-pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// The key in every peer: the form in which `redis-benchmark` writes `binding:__rand_int__`.
 #[must_use]
@@ -43,10 +38,6 @@ pub fn attributes(index: u64) -> String {
 #[must_use]
 pub fn payload(index: u64) -> usize {
     key(index).len() + object(index).len() + attributes(index).len()
-}
-
-pub(crate) fn other(what: impl Into<String>) -> io::Error {
-    io::Error::other(what.into())
 }
 
 /// A number that looks random and follows from `state` alone (xorshift).

@@ -2,77 +2,13 @@
 //! ready tools that ask them.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use daymark_test_support::free_port;
-use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Outcome, other};
-
-const START: Duration = Duration::from_secs(60);
-
-/// A running peer.
-#[derive(Debug)]
-pub struct Peer {
-    child: Child,
-    /// Where it answers.
-    pub address: String,
-}
-
-impl Drop for Peer {
-    /// Asks it to end, because some have processes of their own to end first; insists after a while.
-    fn drop(&mut self) {
-        const POLITE: Duration = Duration::from_secs(5);
-        if let Some(id) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(id, Signal::TERM);
-        }
-        let end = Instant::now() + POLITE;
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Peer {
-    /// Starts a program and waits until its port is open.
-    fn start(mut command: Command, port: u16) -> Outcome<Self> {
-        let name = command.get_program().to_string_lossy().into_owned();
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| other(format!("{name}: {error}")))?;
-        let mut peer = Self {
-            child,
-            address: format!("127.0.0.1:{port}"),
-        };
-        let end = Instant::now() + START;
-        while std::net::TcpStream::connect(&peer.address).is_err() {
-            if let Some(status) = peer.child.try_wait()? {
-                return Err(other(format!("{name} ended: {status}")).into());
-            }
-            if Instant::now() > end {
-                return Err(other(format!("{name} does not listen")).into());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(peer)
-    }
-
-    /// Its process id.
-    #[must_use]
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    fn port(&self) -> &str {
-        self.address.rsplit(':').next().unwrap_or_default()
-    }
-}
+use crate::peer::Peer;
+use crate::{Outcome, other};
 
 /// Redis without persistence: its lookups are from memory, as ours.
 ///
@@ -170,36 +106,6 @@ pub fn nginx(dir: &Path, body: &str) -> Outcome<Peer> {
     Peer::start(command, port)
 }
 
-/// One of our own processes, which says `listening ADDRESS`: `daymark naming`, or a floor.
-///
-/// # Errors
-/// That it does not say so.
-pub fn own(arguments: &[&str]) -> Outcome<Peer> {
-    use std::io::BufRead;
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let stdout = child.stdout.take().ok_or_else(|| other("no standard output"))?;
-    let mut peer = Peer {
-        child,
-        address: String::new(),
-    };
-    let mut lines = std::io::BufReader::new(stdout);
-    let mut line = String::new();
-    while lines.read_line(&mut line)? > 0 {
-        if let Some(address) = line.trim_end().strip_prefix("listening ") {
-            address.clone_into(&mut peer.address);
-            std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-            return Ok(peer);
-        }
-        line.clear();
-    }
-    Err(other(format!("{arguments:?} ended without listening")).into())
-}
-
 /// `redis-benchmark` with one command: requests a second.
 ///
 /// # Errors
@@ -255,18 +161,4 @@ fn names_script(dir: &Path, prefix: &str) -> Outcome<PathBuf> {
     );
     std::fs::write(&path, text)?;
     Ok(path)
-}
-
-/// What a process holds in memory, in bytes.
-///
-/// # Errors
-/// That there is no such process.
-pub fn resident(id: u32) -> Outcome<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: u64 = line
-        .and_then(|line| line.trim().strip_suffix(" kB"))
-        .and_then(|kib| kib.trim().parse().ok())
-        .ok_or_else(|| other("no VmRSS"))?;
-    Ok(kib * 1024)
 }

@@ -4,7 +4,8 @@ use daymark_naming_proto::resp::{Frame, Limits, parse_frame, write_command};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Outcome, attributes, key, object, other};
+use super::{attributes, key, object};
+use crate::{Outcome, other};
 
 /// One connection.
 #[derive(Debug)]

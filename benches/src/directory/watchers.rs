@@ -8,7 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::{Outcome, key, object, other, resp};
+use super::{key, object, resp};
+use crate::{Outcome, other};
 
 /// How many connections watch.
 pub const CONNECTIONS: usize = 100;

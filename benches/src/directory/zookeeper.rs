@@ -4,7 +4,7 @@ use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Outcome, other};
+use crate::{Outcome, other};
 
 /// One session.
 #[derive(Debug)]

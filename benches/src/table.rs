@@ -1,0 +1,99 @@
+//! The table a bench prints: our figure, what others reach in the same run, and whether that is what was wanted.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use crate::{Outcome, other};
+
+/// The rows of the table, and what could not be measured.
+#[derive(Debug)]
+pub struct Table {
+    rows: Vec<String>,
+    absent: Vec<String>,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        let mut table = Self {
+            rows: Vec::new(),
+            absent: Vec::new(),
+        };
+        table.line("| figure | Daymark | beside |\n|---|---|---|".to_owned());
+        table
+    }
+}
+
+impl Table {
+    /// One figure of ours and what it is beside the others: `(whom, theirs, at least so many times it)`.
+    pub fn figure(&mut self, what: &str, unit: &str, ours: f64, others: &[(&str, Option<f64>, f64)]) {
+        let mut row = format!("| {what} | {} {unit} |", short(ours));
+        for (whom, theirs, wanted) in others {
+            if let Some(theirs) = theirs {
+                let ratio = ours / theirs;
+                let verdict = if ratio >= *wanted { "reached" } else { "**missed**" };
+                let _ = write!(
+                    row,
+                    " {whom} {} → {ratio:.2} × (wanted {wanted} ×: {verdict})<br>",
+                    short(*theirs)
+                );
+            } else {
+                let _ = write!(row, " {whom}: not measured<br>");
+            }
+        }
+        self.line(row + " |");
+    }
+
+    /// One figure that has to stay at or below a bound.
+    pub fn bound(&mut self, what: &str, ours: &str, bound: &str, kept: bool) {
+        let verdict = if kept { "reached" } else { "**missed**" };
+        self.line(format!("| {what} | {ours} | at most {bound}: {verdict} |"));
+    }
+
+    /// A row as it stands; it is printed at once.
+    pub fn line(&mut self, row: String) {
+        println!("{row}");
+        self.rows.push(row);
+    }
+
+    /// What came of a peer; one that failed is named at the end.
+    pub fn peer<T>(&mut self, outcome: Outcome<T>) -> Option<T> {
+        outcome.map_err(|error| self.absent.push(error.to_string())).ok()
+    }
+
+    /// Names what could not be measured and writes the table to `target/benches/NAME`.
+    ///
+    /// # Errors
+    /// That it cannot be written.
+    pub fn write(&self, name: &str) -> Outcome<()> {
+        for absent in &self.absent {
+            println!("not measured: {absent}");
+        }
+        let directory = target()?.join("benches");
+        std::fs::create_dir_all(&directory)?;
+        let path = directory.join(name);
+        std::fs::write(&path, self.rows.join("\n") + "\n")?;
+        println!("written to {}", path.display());
+        Ok(())
+    }
+}
+
+/// The directory everything built goes to.
+///
+/// # Errors
+/// That this program does not run from one.
+pub fn target() -> Outcome<PathBuf> {
+    let exe = std::env::current_exe()?;
+    let found = exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
+    Ok(found.ok_or_else(|| other("no target directory"))?.to_path_buf())
+}
+
+/// A figure with the digits that matter.
+#[must_use]
+pub fn short(figure: f64) -> String {
+    match figure {
+        figure if figure >= 1e6 => format!("{:.2} M", figure / 1e6),
+        figure if figure >= 1e4 => format!("{:.0} k", figure / 1e3),
+        figure if figure >= 100.0 => format!("{figure:.0}"),
+        figure => format!("{figure:.2}"),
+    }
+}
