@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use daymark_naming_core::Directory;
 use daymark_naming_proto::{
-    GroupName, LeaseId, MemberName, Name, NamingError, ReadOptions, Request, Revision, Scope, Search, Status,
-    Write, WriteRequest, Written,
+    Binding, GroupName, LeaseId, MemberName, Name, NamingError, ReadOptions, Request, Revision, Scope,
+    Search, Status, Write, WriteRequest, Written,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -20,7 +21,7 @@ use crate::leases::Leases;
 use crate::mailbox::Mailbox;
 use crate::options::Limits;
 use crate::replica::{Pending, Replica, Standing};
-use crate::state::{Encoded, Published, State, to_json};
+use crate::state::{State, to_json};
 
 /// What a request is answered.
 #[derive(Debug)]
@@ -69,6 +70,11 @@ impl Counters {
     pub(crate) fn count(counter: &AtomicU64) -> u64 {
         counter.fetch_add(1, Ordering::Relaxed) + 1
     }
+
+    /// Counts several more.
+    pub(crate) fn add(counter: &AtomicU64, more: u64) {
+        counter.fetch_add(more, Ordering::Relaxed);
+    }
 }
 
 /// Answers requests.
@@ -94,22 +100,19 @@ impl Dispatcher {
         match request {
             Request::Lookup { name, options } => self.read(&options, |root| lookup(root, &name)).await,
             Request::LookupLink { name, options } => {
-                self.read(&options, |root| {
-                    let binding = Encoded::new(root.directory.lookup_link(&name)?);
-                    binding_answer(root, &binding)
-                })
-                .await
+                self.read(&options, |root| binding_answer(root, &*root.lookup_link(&name)?))
+                    .await
             }
             Request::List { name, options } => self.list(&name, &options, false).await,
             Request::ListBindings { name, options } => self.list(&name, &options, true).await,
-            Request::Groups => self.now(|root| document(root, &root.directory.groups())),
-            Request::Group { group } => self.now(|root| document(root, &root.directory.group(&group)?)),
+            Request::Groups => self.now(|root| document(root, &root.groups())),
+            Request::Group { group } => self.now(|root| document(root, &root.group(&group)?)),
             Request::Status => self.now(|root| document(root, &self.status(root))),
             Request::Renew { group, member, lease } => self.renew(&group, &member, lease),
             Request::Watch { .. } => Err(NamingError::invalid("a watch has more than one answer")),
             Request::Attributes { name, ids, options } => {
                 self.read(&options, |root| {
-                    document(root, &root.directory.attributes(&name, ids.as_deref())?)
+                    document(root, &root.attributes(&name, ids.as_deref())?)
                 })
                 .await
             }
@@ -118,9 +121,14 @@ impl Dispatcher {
                 search,
                 options,
             } => self.search(&name, &search, &options).await,
-            Request::Timeline { group } => self.now(|root| document(root, &root.directory.timeline(&group)?)),
+            Request::Timeline { group } => self.now(|root| document(root, &root.timeline(&group)?)),
             Request::Write(_) => Err(NamingError::invalid("a write is begun, then finished")),
         }
+    }
+
+    /// Whether the server stops.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
     }
 
     /// Returns when the server stops.
@@ -131,7 +139,7 @@ impl Dispatcher {
     }
 
     /// The state now. Not to be held across a wait.
-    pub(crate) fn root(&self) -> arc_swap::Guard<Arc<Published>> {
+    pub(crate) fn root(&self) -> arc_swap::Guard<Arc<Directory>> {
         self.state.load()
     }
 
@@ -198,10 +206,8 @@ impl Dispatcher {
     }
 
     async fn list(&self, name: &Name, options: &ReadOptions, bindings: bool) -> Result<Answer, NamingError> {
-        self.read(options, |root| {
-            document(root, &root.directory.list(name, bindings)?)
-        })
-        .await
+        self.read(options, |root| document(root, &root.list(name, bindings)?))
+            .await
     }
 
     /// Searches in portions, so that other requests are answered in between.
@@ -225,7 +231,7 @@ impl Dispatcher {
             .filter(|&limit| limit > 0)
             .unwrap_or(SEARCH_MS_MAX);
         let limit_ms = time_limit.min(SEARCH_MS_MAX);
-        let mut run = attempt(&self.root(), options, |root| root.directory.search(name, &search))?;
+        let mut run = attempt(&self.root(), options, |root| root.search(name, &search))?;
         let deadline = Instant::now() + Duration::from_millis(limit_ms);
         while run.advance(SEARCH_STEPS) {
             if Instant::now() >= deadline {
@@ -242,7 +248,7 @@ impl Dispatcher {
         })
     }
 
-    fn status(&self, root: &Published) -> Status {
+    fn status(&self, root: &Directory) -> Status {
         let standing = self.standing();
         Status {
             cluster_id: self.identity.cluster_id.clone(),
@@ -258,7 +264,7 @@ impl Dispatcher {
     fn renew(&self, group: &GroupName, member: &MemberName, lease: LeaseId) -> Result<Answer, NamingError> {
         self.replica.check_leads()?;
         let root = self.root();
-        let renewed = root.directory.renewal(group, member, lease)?;
+        let renewed = root.renewal(group, member, lease)?;
         if !self.leases.renew(group, member, lease, Instant::now()) {
             return Err(NamingError::LeaseEnded {
                 group: group.clone(),
@@ -271,7 +277,7 @@ impl Dispatcher {
 
     fn now(
         &self,
-        answer: impl FnOnce(&Published) -> Result<Answer, NamingError>,
+        answer: impl FnOnce(&Directory) -> Result<Answer, NamingError>,
     ) -> Result<Answer, NamingError> {
         answer(&self.root())
     }
@@ -279,7 +285,7 @@ impl Dispatcher {
     async fn read(
         &self,
         options: &ReadOptions,
-        answer: impl Fn(&Published) -> Result<Answer, NamingError>,
+        answer: impl Fn(&Directory) -> Result<Answer, NamingError>,
     ) -> Result<Answer, NamingError> {
         if options.strong {
             self.replica.barrier().await?;
@@ -298,7 +304,7 @@ impl Dispatcher {
     async fn wait(
         &self,
         options: &ReadOptions,
-        answer: impl Fn(&Published) -> Result<Answer, NamingError>,
+        answer: impl Fn(&Directory) -> Result<Answer, NamingError>,
         wait: Duration,
     ) -> Result<Answer, NamingError> {
         let deadline = tokio::time::Instant::now() + wait;
@@ -335,9 +341,9 @@ fn is_worth_waiting(error: &NamingError) -> bool {
 }
 
 fn attempt<T>(
-    root: &Published,
+    root: &Directory,
     options: &ReadOptions,
-    answer: impl Fn(&Published) -> Result<T, NamingError>,
+    answer: impl Fn(&Directory) -> Result<T, NamingError>,
 ) -> Result<T, NamingError> {
     match options.min_revision {
         Some(want) if root.revision() < want => Err(NamingError::Lagging {
@@ -348,20 +354,20 @@ fn attempt<T>(
     }
 }
 
-fn lookup(root: &Published, name: &Name) -> Result<Answer, NamingError> {
+fn lookup(root: &Directory, name: &Name) -> Result<Answer, NamingError> {
     binding_answer(root, &*root.lookup(name)?)
 }
 
 /// The answer of a lookup that found `binding`.
-pub(crate) fn binding_answer(root: &Published, binding: &Encoded) -> Result<Answer, NamingError> {
+fn binding_answer(root: &Directory, binding: &Binding) -> Result<Answer, NamingError> {
     Ok(Answer {
-        json: binding.json()?,
+        json: to_json(binding)?,
         revision: root.revision(),
-        binding: Some(binding.revision()),
+        binding: Some(binding.revision),
     })
 }
 
-fn document<T: serde::Serialize>(root: &Published, value: &T) -> Result<Answer, NamingError> {
+fn document<T: serde::Serialize>(root: &Directory, value: &T) -> Result<Answer, NamingError> {
     Ok(Answer {
         json: to_json(value)?,
         revision: root.revision(),

@@ -84,7 +84,7 @@ pub(crate) async fn serve(mut stream: TcpStream, doors: Arc<Doors>) -> io::Resul
     };
     match sniffed {
         Ok(door) => match door? {
-            Door::Http => http::serve(stream, first.freeze(), doors.api.clone()).await,
+            Door::Http => http::serve(stream, first, doors.api.clone()).await,
             Door::Resp => resp::serve(stream, first, doors.dispatcher.clone()).await,
             Door::Tls => stream.try_write(NO_TLS).map(|_| ()),
             Door::Unknown => Ok(()),

@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use daymark_naming_core::spread_ms;
+use daymark_naming_core::{Directory, spread_ms};
 use daymark_naming_proto::{Change, ChangeSet, Name, NamingError, Revision, Scope, WatchMessage};
 
 use crate::mailbox::{Event, Mailbox};
-use crate::state::{Published, State};
+use crate::state::State;
 
 /// The watches of this server.
 pub(crate) struct Hub {
@@ -139,7 +139,7 @@ impl Hub {
     ) -> Result<Watching, NamingError> {
         let (ticket, published) = self.register(name, scope, mailbox)?;
         let first = match from {
-            None => published.directory.watch_state(&ticket.name, scope),
+            None => published.watch_state(&ticket.name, scope),
             Some(from) => resumed(&published, &ticket.name, scope, from)?,
         };
         Ok(Watching {
@@ -155,7 +155,7 @@ impl Hub {
         name: Name,
         scope: Scope,
         mailbox: Arc<Mailbox>,
-    ) -> Result<(Ticket, Arc<Published>), NamingError> {
+    ) -> Result<(Ticket, Arc<Directory>), NamingError> {
         let mut registry = self.registry();
         if registry.closed {
             return Err(NamingError::ServiceUnavailable {
@@ -265,12 +265,12 @@ fn compacted(oldest: Revision) -> Option<Arc<Event>> {
 
 /// What a watch that resumes has missed.
 fn resumed(
-    published: &Published,
+    published: &Directory,
     name: &Name,
     scope: Scope,
     from: Revision,
 ) -> Result<Vec<WatchMessage>, NamingError> {
-    let sets = match published.directory.changes_after(from) {
+    let sets = match published.changes_after(from) {
         Ok(sets) => sets,
         Err(NamingError::Compacted { oldest, .. }) => return Ok(vec![WatchMessage::Compacted { oldest }]),
         Err(error) => return Err(error),
@@ -296,8 +296,8 @@ pub(crate) async fn follow(hub: Arc<Hub>, from: Revision) {
     let mut delivered = from;
     loop {
         let published = hub.state.load_full();
-        let oldest = published.directory.oldest_resumable();
-        match published.directory.changes_after(delivered) {
+        let oldest = published.oldest_resumable();
+        match published.changes_after(delivered) {
             Ok(sets) => {
                 for set in sets {
                     hub.deliver(&set, oldest);

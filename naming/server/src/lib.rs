@@ -14,6 +14,7 @@ mod error;
 mod http;
 mod hub;
 mod identity;
+mod index;
 mod leases;
 mod mailbox;
 mod options;

@@ -75,6 +75,9 @@ pub struct Limits {
     /// Bytes of events that wait for one RESP connection, or one HTTP watch, to be read. Default 4 MiB.
     /// A watch that would pass it ends with `Compacted`.
     pub watch_buffer_bytes_max: usize,
+    /// Bytes of encoded answers that are kept, so that a lookup is a copy. Default 64 MiB. What is asked for beyond
+    /// them is encoded anew.
+    pub reply_bytes_max: usize,
     /// How often a silent HTTP watch gets a comment, so that both sides notice a dead connection. Default 15 s.
     pub keepalive: Duration,
     /// How long a stopping server waits for answers under way. Default 2 s.
@@ -98,6 +101,7 @@ impl Default for Limits {
             watches_max: 100_000,
             watches_per_connection_max: 1_000,
             watch_buffer_bytes_max: 4 << 20,
+            reply_bytes_max: 64 << 20,
             keepalive: Duration::from_secs(15),
             stop_timeout: Duration::from_secs(2),
         }

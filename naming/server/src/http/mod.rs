@@ -4,6 +4,7 @@
 //! carries the revision, the term and the cluster id.
 
 mod body;
+mod lane;
 mod prefixed;
 mod problem;
 mod routes;
@@ -17,7 +18,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use daymark_naming_proto::Revision;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue};
@@ -102,14 +104,22 @@ impl Api {
         }
         let text = request.uri().path().strip_prefix("/v1/names/")?;
         let text = text::decoded(text).ok()?;
-        let root = self.dispatcher.root();
-        let binding = root.straight(&text)?;
-        let json = binding.json().ok()?;
-        let mut response = Response::new(Either::Left(Full::new(json)));
+        let (mut json, mut revisions) = (Vec::new(), (Revision(0), Revision(0)));
+        let found = self
+            .dispatcher
+            .state
+            .read(text.as_bytes(), &mut json, |found, json| {
+                json.extend_from_slice(found.json);
+                revisions = (found.binding.revision, self.dispatcher.root().revision());
+            });
+        if !found {
+            return None;
+        }
+        let mut response = Response::new(Either::Left(Full::from(json)));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, JSON);
-        headers.insert(ETAG, text::etag(binding.revision()));
-        headers.insert(REVISION, HeaderValue::from(root.revision().0));
+        headers.insert(ETAG, text::etag(revisions.0));
+        headers.insert(REVISION, HeaderValue::from(revisions.1.0));
         Some(response)
     }
 
@@ -124,7 +134,10 @@ impl Api {
 }
 
 /// Serves one connection of which `first` was already read.
-pub(crate) async fn serve(stream: TcpStream, first: Bytes, api: Arc<Api>) -> io::Result<()> {
+pub(crate) async fn serve(stream: TcpStream, first: BytesMut, api: Arc<Api>) -> io::Result<()> {
+    let Some((stream, first)) = lane::serve(stream, first, &api.dispatcher).await? else {
+        return Ok(());
+    };
     let stall = api.dispatcher.limits.stall_timeout;
     let stream = TokioIo::new(Prefixed::new(first, stream, stall));
     let answering = api.clone();

@@ -351,7 +351,7 @@ async fn metrics(State(dispatcher): Shared) -> String {
     let root = dispatcher.root();
     let now = [
         ("daymark_naming_revision", "gauge", root.revision().0),
-        ("daymark_naming_names", "gauge", root.directory.names() as u64),
+        ("daymark_naming_names", "gauge", root.names() as u64),
         ("daymark_naming_term", "gauge", dispatcher.standing().term),
         ("daymark_naming_watches", "gauge", dispatcher.hub.count() as u64),
         (

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use daymark_naming_core::{Command, Directory};
-use daymark_naming_proto::{NamingError, Write, Written};
+use daymark_naming_proto::{ChangeSet, NamingError, Write, Written};
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{BasicNode, EntryPayload, OptionalSend, RaftSnapshotBuilder, StoredMembership};
@@ -16,7 +16,7 @@ use openraft::{BasicNode, EntryPayload, OptionalSend, RaftSnapshotBuilder, Store
 use super::snapshot::{SnapshotDir, SnapshotFile};
 use super::types::{Entry, LogId, Membership, Outcome, SnapshotMeta, TypeConfig};
 use crate::leases::Leases;
-use crate::state::{Published, State};
+use crate::state::State;
 
 /// How many entries are applied before their root is published, when more are waiting.
 const BATCH_MAX: usize = 512;
@@ -26,7 +26,9 @@ type MachineSnapshot = Snapshot<Committed, u64, BasicNode, SnapshotFile>;
 
 /// The state machine of one replica.
 pub(crate) struct Machine {
-    working: Published,
+    working: Directory,
+    /// The changes since the last root was published.
+    unpublished: Vec<Arc<ChangeSet>>,
     last_applied: Option<LogId>,
     membership: Membership,
     state: Arc<State>,
@@ -51,7 +53,8 @@ impl Machine {
         snapshots: SnapshotDir,
     ) -> Self {
         Self {
-            working: Published::new(empty),
+            working: empty,
+            unpublished: Vec::new(),
             last_applied: None,
             membership: StoredMembership::default(),
             state,
@@ -65,12 +68,13 @@ impl Machine {
     /// published is copied wherever the next batch changes it.
     pub(crate) fn publish_from_now_on(&mut self) {
         self.has_readers = true;
-        self.publish();
+        self.state.replace(self.working.clone());
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         if self.has_readers {
-            self.state.publish(self.working.clone());
+            self.state.publish(self.working.clone(), &self.unpublished);
+            self.unpublished.clear();
         }
     }
 
@@ -90,14 +94,12 @@ impl Machine {
         }
     }
 
-    /// The index follows the changes of a revision that is new; a write that changed nothing made none.
+    /// A write that changed nothing made no revision, and so no changes.
     fn apply_command(&mut self, command: &Command) -> Result<Written, NamingError> {
-        let before = self.working.directory.revision();
-        let result = self.working.directory.apply(command);
-        if self.working.directory.revision() != before
-            && let Some(changes) = self.working.directory.last_change()
-        {
-            self.working.index.follow(&changes);
+        let before = self.working.revision();
+        let result = self.working.apply(command);
+        if self.has_readers && self.working.revision() != before {
+            self.unpublished.extend(self.working.last_change());
         }
         result
     }
@@ -106,7 +108,7 @@ impl Machine {
     fn finish(&mut self, aftermath: Aftermath) {
         self.publish();
         if aftermath.memberships_changed {
-            self.leases.follow(&self.working.directory, Instant::now());
+            self.leases.follow(&self.working, Instant::now());
         }
         for (responder, outcome) in aftermath.answers {
             responder.send(outcome);
@@ -167,7 +169,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 last_log_id: self.last_applied,
                 last_membership: self.membership.clone(),
             },
-            directory: self.working.directory.clone(),
+            directory: self.working.clone(),
             snapshots: self.snapshots.clone(),
         }
     }
@@ -177,14 +179,15 @@ impl RaftStateMachine<TypeConfig> for Machine {
         meta: &SnapshotMeta,
         snapshot: SnapshotFile,
     ) -> Result<(), io::Error> {
-        let loaded = blocking(move || snapshot.read().map(Published::new)).await?;
+        let loaded = blocking(move || snapshot.read()).await?;
         self.working = loaded;
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        self.finish(Aftermath {
-            memberships_changed: true,
-            ..Aftermath::default()
-        });
+        self.unpublished.clear();
+        if self.has_readers {
+            self.state.replace(self.working.clone());
+        }
+        self.leases.follow(&self.working, Instant::now());
         Ok(())
     }
 

@@ -34,7 +34,7 @@ use crate::error::StartError;
 use crate::identity::{Identity, make};
 use crate::leases::Leases;
 use crate::options::{NamingOptions, Storage};
-use crate::state::{Published, State};
+use crate::state::State;
 
 /// How long a start may take after the log was read.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -91,7 +91,7 @@ pub(crate) async fn start(options: &NamingOptions) -> Result<Started, StartError
         snapshots,
     } = opened.map_err(replica_error)??;
     let empty = Directory::new(identity.limits);
-    let state = Arc::new(State::new(Published::new(empty.clone())));
+    let state = Arc::new(State::new(empty.clone(), options.limits.reply_bytes_max));
     let leases = Arc::new(Leases::default());
     let machine = Machine::new(empty, state.clone(), leases.clone(), snapshots.clone());
     let log_full = Arc::new(Notify::new());

@@ -5,6 +5,7 @@
 //! what it wrote. Answers of one batch of commands leave together.
 
 mod info;
+mod plain;
 mod session;
 mod words;
 
@@ -43,7 +44,14 @@ impl Wire {
         if out.is_empty() {
             return Ok(());
         }
-        timeout(self.stall, self.stream.write_all(out)).await??;
+        let sent = match self.stream.try_write(out) {
+            Ok(sent) => sent,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error),
+        };
+        if sent < out.len() {
+            timeout(self.stall, self.stream.write_all(&out[sent..])).await??;
+        }
         out.clear();
         if out.capacity() > 4 * FLUSH_BYTES {
             *out = Vec::new();
@@ -90,6 +98,9 @@ impl Connection {
             if self.session.is_over() {
                 return self.wire.stream.shutdown().await;
             }
+            if dispatcher.is_stopping() {
+                return self.part("this server stops").await;
+            }
             self.make_room();
             // An alarm that is early is set again when it rings; only one that is late is set at once.
             let (deadline, why) = self.deadline();
@@ -97,16 +108,15 @@ impl Connection {
                 alarm.as_mut().reset(deadline);
             }
             tokio::select! {
+                biased;
                 read = self.wire.stream.read_buf(&mut self.input) => {
                     if read? == 0 {
                         return Ok(());
                     }
                     self.heard = Instant::now();
                 }
-                () = self.session.event() => {
+                () = self.session.event(), if self.session.has_watches() => {
                     self.heard = Instant::now();
-                    self.session.tell(&mut self.wire).await?;
-                    self.session.flush(&mut self.wire).await?;
                 }
                 () = alarm.as_mut() => {
                     if Instant::now() >= deadline {
@@ -125,10 +135,13 @@ impl Connection {
         self.wire.stream.shutdown().await
     }
 
-    /// Answers every whole command of the input.
+    /// Tells the events that have come and answers every whole command of the input.
     async fn take_commands(&mut self) -> io::Result<()> {
+        if self.session.has_watches() {
+            self.session.tell(&mut self.wire).await?;
+        }
         if self.input.is_empty() {
-            return Ok(());
+            return self.session.flush(&mut self.wire).await;
         }
         let used = self.session.take(&self.input, &mut self.wire).await?;
         self.input.advance(used);

@@ -9,7 +9,7 @@ use daymark_naming_proto::resp::{self, Frame, parse_command, write_bulk, write_f
 use daymark_naming_proto::{Name, NamingError, Request, Revision, Scope};
 
 use super::words::{Own, Verb};
-use super::{FLUSH_BYTES, Wire, info};
+use super::{FLUSH_BYTES, Wire, info, plain};
 use crate::dispatch::{Answer, Begun, Counters, Dispatcher};
 use crate::hub::Ticket;
 use crate::identity::new_op;
@@ -34,6 +34,8 @@ pub(super) struct Session {
     /// Bytes of the writes in `pending`.
     pending_bytes: usize,
     out: Vec<u8>,
+    /// Commands that are not in the counters yet.
+    commands: u64,
     over: bool,
 }
 
@@ -56,6 +58,7 @@ impl Session {
             pending: VecDeque::new(),
             pending_bytes: 0,
             out: Vec::new(),
+            commands: 0,
             over: false,
         }
     }
@@ -83,6 +86,14 @@ impl Session {
         let mut at = 0;
         let mut arguments = Vec::new();
         while !self.over {
+            let plain = plain::lookup(&input[at..]).filter(|(name, _)| self.lookup_straight(name));
+            if let Some((_, used)) = plain {
+                at += used;
+                if self.out.len() > FLUSH_BYTES {
+                    self.flush(wire).await?;
+                }
+                continue;
+            }
             match parse_command(&input[at..], &mut arguments, &self.limits) {
                 Ok(Some(used)) => {
                     at += used;
@@ -104,6 +115,8 @@ impl Session {
             }
         }
         self.settle().await;
+        Counters::add(&self.dispatcher.counters.resp_commands, self.commands);
+        self.commands = 0;
         Ok(at)
     }
 
@@ -130,10 +143,7 @@ impl Session {
     }
 
     async fn command(&mut self, arguments: &[Cow<'_, [u8]>], wire: &mut Wire) -> io::Result<()> {
-        Counters::count(&self.dispatcher.counters.resp_commands);
-        if self.pending.is_empty() && self.lookup_straight(arguments) {
-            return Ok(());
-        }
+        self.commands += 1;
         let own = match Own::read(arguments) {
             Ok(Verb::Own(own)) => own,
             Ok(Verb::Request) => return self.request(arguments, wire).await,
@@ -148,25 +158,15 @@ impl Session {
         Ok(())
     }
 
-    /// The most frequent question: a name as it is printed, nothing else asked.
-    fn lookup_straight(&mut self, arguments: &[Cow<'_, [u8]>]) -> bool {
-        let [verb, name] = arguments else {
-            return false;
-        };
-        if !verb.eq_ignore_ascii_case(b"LOOKUP") {
-            return false;
-        }
-        let Ok(text) = std::str::from_utf8(name) else {
-            return false;
-        };
-        let root = self.dispatcher.root();
-        match root.straight(text).map(|binding| binding.json()) {
-            Some(Ok(json)) => {
-                write_bulk(&json, &mut self.out);
-                true
-            }
-            Some(Err(_)) | None => false,
-        }
+    /// Answers a lookup of a name as it is printed, unless writes before it wait for their answers.
+    fn lookup_straight(&mut self, name: &[u8]) -> bool {
+        let answered = self.pending.is_empty()
+            && name.len() <= self.limits.bulk_bytes_max
+            && self.dispatcher.state.read(name, &mut self.out, |found, out| {
+                out.extend_from_slice(found.bulk)
+            });
+        self.commands += u64::from(answered);
+        answered
     }
 
     async fn request(&mut self, arguments: &[Cow<'_, [u8]>], wire: &mut Wire) -> io::Result<()> {
