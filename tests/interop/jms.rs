@@ -3,9 +3,11 @@
 
 use std::path::Path;
 
+use daymark_test_support::Process;
 use daymark_test_support::java::Java;
 
-use crate::stage::Brokers;
+use crate::pair::Pair;
+use crate::stage::{Brokers, PATIENCE};
 
 const CASES: &[&str] = &[
     // What is sent.
@@ -56,12 +58,31 @@ const CASES: &[&str] = &[
 
 #[test]
 fn qpid_jms_finds_what_a_jms_program_relies_on() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/interop/java");
-    let Some(java) = Java::project("interop-jms", &directory) else {
-        return;
-    };
+    let Some(java) = cases() else { return };
     let brokers = Brokers::new();
     let arguments = [&[&brokers.willing[..], &brokers.strict], CASES].concat();
     let arguments = java.arguments("daymark.interop.Main", &arguments);
     brokers.pass(java.executable(), &arguments, CASES);
+}
+
+#[test]
+fn qpid_jms_learns_where_the_standby_is_and_goes_on_there_after_kill_9() {
+    let Some(java) = cases() else { return };
+    let mut pair = Pair::new("");
+    let one = format!("127.0.0.1:{}", pair.one.broker.port);
+    let two = format!("127.0.0.1:{}", pair.two.broker.port);
+    let arguments = java.arguments("daymark.interop.Failover", &[&one]);
+    let mut program = Process::start(java.executable(), &arguments, &pair.stage.program.path("."), &[]);
+    while program.announced("sent", PATIENCE) != "20" {}
+    pair.one.process.kill_9();
+    for _ in ["the connection that sends", "the connection that receives"] {
+        assert_eq!(program.announced("restored", PATIENCE), two);
+    }
+    let received = program.announced("received all", PATIENCE);
+    assert!(received.parse::<u32>().expect("a number") >= 30, "{received}");
+}
+
+fn cases() -> Option<Java> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/interop/java");
+    Java::project("interop-jms", &directory)
 }

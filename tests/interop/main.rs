@@ -2,5 +2,9 @@
 //! can rely on. Each file is one client; each client is fetched and built by the test itself, once, below the
 //! cargo target directory.
 
+mod examples;
 mod jms;
+#[path = "../e2e/stage.rs"]
+#[allow(dead_code, reason = "this suite uses its part")]
+mod pair;
 mod stage;
