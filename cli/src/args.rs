@@ -145,7 +145,7 @@ pub(crate) struct BrokerArgs {
     /// The active/standby set it belongs to
     #[arg(long, value_name = "GROUP")]
     pub(crate) group: GroupName,
-    /// The store both brokers of the group share: journal:DIR
+    /// The store both brokers of the group share: journal:DIR or postgres://USER@HOST/DATABASE
     #[arg(long, value_name = "STORE")]
     pub(crate) store: String,
     /// Naming servers, for example kkam:9736,kkm-PC:9736 [env: DAYMARK_PROVIDER_URL] [default: 127.0.0.1:9736]

@@ -112,7 +112,7 @@ impl Broker {
             address: me.peer.to_string(),
             source,
         })?;
-        let store = options.store.store(&config.journal);
+        let store = options.store.store(&me.group, &config);
         let mut tasks = JoinSet::new();
         tasks.spawn(admin::serve(admin.listener, board.clone(), promotes_to));
         let driver = Driver::new(Parts {
@@ -184,7 +184,7 @@ fn reachable(host: &str) -> String {
 fn check_store(store: &StoreUrl) -> Result<(), ConfigError> {
     match store {
         StoreUrl::Journal { dir } => check_directory(dir),
-        StoreUrl::Memory { .. } => Ok(()),
+        StoreUrl::Postgres(_) | StoreUrl::Memory { .. } => Ok(()),
     }
 }
 

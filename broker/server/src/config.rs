@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::error::ConfigError;
 use crate::messaging::MessagingConfig;
+use crate::store::PostgresOptions;
 
 /// Everything an operator may choose, checked.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Config {
     pub factories: Vec<FactoryConfig>,
     /// `[journal]`: the files of the store.
     pub journal: daymark_journal::Options,
+    /// `[postgres]`: how long to wait for the database of a PostgreSQL store.
+    pub postgres: PostgresOptions,
     /// `advertise_host`: the host that clients and peers are told. Default: the host of `--listen`, or this
     /// machine's name where that is a wildcard address.
     pub advertise_host: Option<String>,
@@ -50,6 +53,7 @@ impl Default for Config {
             messaging: MessagingConfig::default(),
             factories: default_factories(),
             journal: journal_options(),
+            postgres: PostgresOptions::default(),
             advertise_host: None,
             peer_listen: None,
             drain_timeout: Duration::from_millis(1000),
@@ -97,6 +101,7 @@ struct Raw {
     messaging: MessagingConfig,
     factories: Vec<FactoryConfig>,
     journal: RawJournal,
+    postgres: RawPostgres,
 }
 
 impl Default for Raw {
@@ -109,6 +114,7 @@ impl Default for Raw {
             messaging: MessagingConfig::default(),
             factories: default_factories(),
             journal: RawJournal::default(),
+            postgres: RawPostgres::default(),
         }
     }
 }
@@ -173,6 +179,47 @@ impl Default for RawJournal {
     }
 }
 
+/// `[postgres]`. Times in milliseconds.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawPostgres {
+    connect_timeout_ms: u64,
+    statement_timeout_ms: u64,
+    session_timeout_ms: u64,
+}
+
+impl Default for RawPostgres {
+    fn default() -> Self {
+        let options = PostgresOptions::default();
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            connect_timeout_ms: ms(options.connect_timeout),
+            statement_timeout_ms: ms(options.statement_timeout),
+            session_timeout_ms: ms(options.session_timeout),
+        }
+    }
+}
+
+impl RawPostgres {
+    fn checked(&self) -> Result<PostgresOptions, ConfigError> {
+        let within = |setting, ms: u64, least: u64| {
+            if (least..=3_600_000).contains(&ms) {
+                return Ok(Duration::from_millis(ms));
+            }
+            Err(ConfigError::OutOfRange {
+                setting,
+                value: i64::try_from(ms).unwrap_or(i64::MAX),
+                rule: "times of the database must lie between 100 and 3600000 ms, that of its session from 500 on",
+            })
+        };
+        Ok(PostgresOptions {
+            connect_timeout: within("connect_timeout_ms", self.connect_timeout_ms, 100)?,
+            statement_timeout: within("statement_timeout_ms", self.statement_timeout_ms, 100)?,
+            session_timeout: within("session_timeout_ms", self.session_timeout_ms, 500)?,
+        })
+    }
+}
+
 /// The journal's own defaults, with smaller segments: a store gives its settled messages back segment by
 /// segment, and what it has not given back is read again in a failover.
 fn journal_options() -> daymark_journal::Options {
@@ -205,6 +252,7 @@ impl Raw {
             messaging: self.messaging,
             factories: self.factories,
             journal: self.journal.checked()?,
+            postgres: self.postgres.checked()?,
             advertise_host: self.advertise_host,
             peer_listen: peer_listen.map_err(|error: daymark_client::proto::InvalidEndpoint| {
                 ConfigError::Endpoint {
@@ -365,6 +413,7 @@ mod tests {
             ("[failover]\nauto_switchover = true", "not built"),
             ("[failover]\nheartbeat_ms = 18446744073709551615", "heartbeat_ms"),
             ("[journal]\nsegment_bytes = 1", "segment_bytes"),
+            ("[postgres]\nsession_timeout_ms = 10", "session_timeout_ms"),
             ("[messaging]\nshape = 1", "shape"),
             ("[[factories]]\nexport = \"ExamplesQueue\"", "exported twice"),
             ("[[factories]]\nexport = \"a\"\ncodebase = \"x\"", "codebase"),

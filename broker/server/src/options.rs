@@ -8,7 +8,8 @@ use std::sync::Arc;
 use daymark_client::Providers;
 use daymark_client::proto::{Endpoint, GroupName, MemberName, Role};
 
-use crate::store::{JournalStore, MemoryStore, Store};
+use crate::config::Config;
+use crate::store::{InvalidPostgresUrl, JournalStore, MemoryStore, PostgresStore, PostgresUrl, Store};
 
 /// What a broker is started with. Everything else stands in `broker.toml`.
 #[derive(Clone, Debug)]
@@ -31,7 +32,8 @@ pub struct BrokerOptions {
     pub config: Option<PathBuf>,
 }
 
-/// Where a group keeps its messages. Text form `journal:DIR` or `memory:NAME`.
+/// Where a group keeps its messages. Text form `journal:DIR`,
+/// `postgres://USER@HOST:PORT/DATABASE?schema=NAME` or `memory:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreUrl {
     /// A journal in a directory.
@@ -39,6 +41,8 @@ pub enum StoreUrl {
         /// The directory. It is created if only its last component is missing.
         dir: PathBuf,
     },
+    /// Tables in PostgreSQL.
+    Postgres(PostgresUrl),
     /// The memory of this process, for tests: everything in it ends with the process.
     Memory {
         /// Which of the stores in memory; brokers in one process that name the same one share it.
@@ -47,14 +51,14 @@ pub enum StoreUrl {
 }
 
 impl StoreUrl {
-    /// The store, to be opened. `journal` holds the sizes and limits of a journal.
-    #[must_use]
-    pub fn store(&self, journal: &daymark_journal::Options) -> Arc<dyn Store> {
+    /// The store of `group`, to be opened with the settings of `config`.
+    pub(crate) fn store(&self, group: &GroupName, config: &Config) -> Arc<dyn Store> {
         match self {
             Self::Journal { dir } => Arc::new(JournalStore {
                 dir: dir.clone(),
-                options: journal.clone(),
+                options: config.journal.clone(),
             }),
+            Self::Postgres(url) => Arc::new(PostgresStore::new(url.clone(), group.as_str(), config.postgres)),
             Self::Memory { name } => Arc::new(MemoryStore::named(name)),
         }
     }
@@ -69,14 +73,11 @@ pub enum InvalidStoreUrl {
         /// What was given.
         text: String,
     },
-    /// A kind of store that this version does not have.
-    #[error("stores of kind {kind:?} are not built in this version: write journal:DIR")]
-    NotBuilt {
-        /// The kind.
-        kind: String,
-    },
+    /// A PostgreSQL URL that cannot be used.
+    #[error(transparent)]
+    Postgres(#[from] InvalidPostgresUrl),
     /// No kind, or one that nobody knows.
-    #[error("{text:?} is not a store: write journal:DIR")]
+    #[error("{text:?} is not a store: write journal:DIR or postgres://HOST/DATABASE")]
     Unknown {
         /// What was given.
         text: String,
@@ -95,9 +96,7 @@ impl FromStr for StoreUrl {
             Some(("memory", name)) => Ok(Self::Memory {
                 name: name.to_owned(),
             }),
-            Some((kind @ ("postgres" | "postgresql"), _)) => Err(InvalidStoreUrl::NotBuilt {
-                kind: kind.to_owned(),
-            }),
+            Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(text.parse()?)),
             Some(_) | None => Err(InvalidStoreUrl::Unknown {
                 text: text.to_owned(),
             }),
@@ -109,6 +108,7 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Journal { dir } => write!(f, "journal:{}", dir.display()),
+            Self::Postgres(url) => url.fmt(f),
             Self::Memory { name } => write!(f, "memory:{name}"),
         }
     }
@@ -120,7 +120,12 @@ mod tests {
 
     #[test]
     fn stores_read_and_print_alike() {
-        for text in ["journal:/srv/orders", "memory:", "memory:orders"] {
+        for text in [
+            "journal:/srv/orders",
+            "postgres://db/orders",
+            "memory:",
+            "memory:orders",
+        ] {
             let store: StoreUrl = text.parse().expect(text);
             assert_eq!(store.to_string(), text);
         }
@@ -130,7 +135,7 @@ mod tests {
     fn what_is_not_a_store_says_why() {
         for (text, part) in [
             ("journal:", "no directory"),
-            ("postgres://host/db", "not built"),
+            ("postgres://host/db?sslmode=require", "not built"),
             ("/srv/orders", "journal:DIR"),
             ("", "journal:DIR"),
         ] {

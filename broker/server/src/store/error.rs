@@ -2,6 +2,8 @@
 
 use daymark_journal::{Holder, JournalError};
 
+use super::PostgresError;
+
 /// Any error, for what a visitor returns.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -44,6 +46,9 @@ pub enum OpenError {
     /// Any other answer of a journal.
     #[error(transparent)]
     Journal(daymark_journal::OpenError),
+    /// PostgreSQL answered so, or not at all.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
 }
 
 fn describe(holder: Option<&Holder>) -> String {
@@ -59,7 +64,11 @@ impl OpenError {
     pub const fn newer_epoch(&self) -> Option<u64> {
         match self {
             Self::StaleEpoch { current: epoch, .. } | Self::Superseded { epoch } => Some(*epoch),
-            Self::LockedBy { .. } | Self::Visitor { .. } | Self::Thread(_) | Self::Journal(_) => None,
+            Self::LockedBy { .. }
+            | Self::Visitor { .. }
+            | Self::Thread(_)
+            | Self::Journal(_)
+            | Self::Postgres(_) => None,
         }
     }
 }
@@ -131,6 +140,9 @@ pub enum AppendError {
     /// Any other answer of a journal.
     #[error(transparent)]
     Journal(JournalError),
+    /// PostgreSQL answered so, or not at all; the outcome of what was under way is unknown.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
 }
 
 impl AppendError {
@@ -138,7 +150,11 @@ impl AppendError {
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         match self {
-            Self::Superseded { .. } | Self::LockLost { .. } | Self::Closed | Self::Panicked { .. } => true,
+            Self::Superseded { .. }
+            | Self::LockLost { .. }
+            | Self::Closed
+            | Self::Panicked { .. }
+            | Self::Postgres(_) => true,
             Self::EmptyBatch | Self::TooLarge { .. } | Self::Backlog { .. } => false,
             Self::Journal(error) => error.is_fatal(),
         }
@@ -155,7 +171,8 @@ impl AppendError {
             | Self::TooLarge { .. }
             | Self::Backlog { .. }
             | Self::Panicked { .. }
-            | Self::Journal(_) => None,
+            | Self::Journal(_)
+            | Self::Postgres(_) => None,
         }
     }
 }

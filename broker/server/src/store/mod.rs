@@ -11,6 +11,7 @@ mod committer;
 mod error;
 mod journal;
 mod memory;
+mod postgres;
 
 use std::fmt;
 use std::sync::{Arc, mpsc};
@@ -19,6 +20,7 @@ pub use daymark_journal::{Appended, Batch, Holder, Record, Seqs};
 pub use error::{AppendError, BoxError, OpenError};
 pub use journal::JournalStore;
 pub use memory::MemoryStore;
+pub use postgres::{InvalidPostgresUrl, PostgresError, PostgresOptions, PostgresStore, PostgresUrl};
 
 /// What the owner of a batch wants to be told.
 pub type Done = Box<dyn FnOnce(Result<Appended, AppendError>) + Send>;
