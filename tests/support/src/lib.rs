@@ -1,4 +1,5 @@
-//! What the tests share: the program under test as processes, free ports, deadlines, foreign tools.
+//! What the tests share: the program under test as processes, free ports, deadlines, a proxy that interferes with
+//! connections, foreign tools.
 //!
 //! Nothing here waits for luck: every wait is for an event and has a deadline, and says what it waited for.
 //! Invariant: no process outlives the value that stands for it.
@@ -14,6 +15,7 @@ mod process;
 mod program;
 pub mod proton;
 mod provision;
+pub mod proxy;
 mod tools;
 
 pub use deadline::{eventually, eventually_some};
