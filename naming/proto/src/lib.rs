@@ -8,6 +8,7 @@
 
 mod attributes;
 mod error;
+mod factory;
 mod failover;
 mod filter;
 mod group;
@@ -21,6 +22,7 @@ mod verbs;
 
 pub use attributes::{Attributes, Modification, ModificationOp, Values};
 pub use error::{Advice, NamingError, UnavailableReason};
+pub use factory::{FactorySettings, InvalidSetting, SETTING_MS_MAX};
 pub use failover::{Failover, FailoverKind, FailoverReport, FailoverStep, Timeline};
 pub use filter::{Comparison, Filter, InvalidFilter, is_id_character};
 pub use group::{
@@ -29,9 +31,7 @@ pub use group::{
 };
 pub use ids::{Epoch, GroupName, InvalidLabel, LeaseId, MemberName, OpId, Revision, StepCode};
 pub use name::{InvalidName, Name};
-pub use object::{
-    BrokerAddress, ConnectionFactory, FactorySettings, InvalidObject, Object, ObjectKind, RefAddr, Reference,
-};
+pub use object::{BrokerAddress, ConnectionFactory, InvalidObject, Object, ObjectKind, RefAddr, Reference};
 pub use reply::{
     AttributesOf, Binding, Change, ChangeKind, ChangeSet, Found, Groups, ListEntry, Listing, Owner, Renewed,
     Status, WatchMessage, WriteDetail, Written,

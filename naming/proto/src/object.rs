@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
-use crate::{Endpoint, Epoch, GroupName, MemberName, Name};
+use crate::{Endpoint, Epoch, FactorySettings, GroupName, MemberName, Name};
 
 /// What a name is bound to. JSON: an object whose `type` is the kind.
 #[derive(Clone, Debug, PartialEq)]
@@ -129,55 +129,6 @@ impl BrokerAddress {
         Endpoint {
             host: self.host.clone(),
             port: self.port,
-        }
-    }
-}
-
-/// How a messaging client connects, reconnects and gives up. All times in milliseconds, all finite.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct FactorySettings {
-    /// Whether a lost connection is made anew. Default true.
-    pub reconnect_enabled: bool,
-    /// How long all attempts of one reconnection may take together. Default 60,000 ms.
-    pub reconnect_period_ms: u64,
-    /// The pause after the first failed round of attempts. Default 10 ms.
-    pub reconnect_interval_ms: u64,
-    /// What the pause is multiplied with after each failed round. Default 2.0; 1.0 keeps it.
-    pub reconnect_interval_multiplier: f64,
-    /// The longest pause. Default 500 ms.
-    pub max_reconnect_interval_ms: u64,
-    /// Rounds of attempts per reconnection; -1 for as many as `reconnect_period_ms` allows. Default -1.
-    pub reconnect_attempts: i32,
-    /// Rounds of attempts for the first connection; -1 as above. Default 10.
-    pub initial_connect_attempts: i32,
-    /// How long one attempt to connect to one address may take. Default 2,000 ms.
-    pub connect_timeout_ms: u64,
-    /// How long the connection may be silent before it counts as dead. Default 5,000 ms.
-    pub client_failure_check_period_ms: u64,
-    /// How long a broker keeps the session of a client it no longer hears. Default 60,000 ms.
-    pub connection_ttl_ms: u64,
-    /// How long a blocking call waits for its answer on a working connection. Default 30,000 ms.
-    pub call_timeout_ms: u64,
-    /// How long a blocking call made during a failover waits for it to end. Default 60,000 ms.
-    pub call_failover_timeout_ms: u64,
-}
-
-impl Default for FactorySettings {
-    fn default() -> Self {
-        Self {
-            reconnect_enabled: true,
-            reconnect_period_ms: 60_000,
-            reconnect_interval_ms: 10,
-            reconnect_interval_multiplier: 2.0,
-            max_reconnect_interval_ms: 500,
-            reconnect_attempts: -1,
-            initial_connect_attempts: 10,
-            connect_timeout_ms: 2_000,
-            client_failure_check_period_ms: 5_000,
-            connection_ttl_ms: 60_000,
-            call_timeout_ms: 30_000,
-            call_failover_timeout_ms: 60_000,
         }
     }
 }
