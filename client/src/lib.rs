@@ -14,10 +14,12 @@ mod providers;
 
 pub use daymark_naming_proto as proto;
 pub use messaging::{
-    Advice, Body, BrokerAttempt, BrokerFailure, ConnectError, Connection, ConnectionEvent, ConnectionFactory,
-    ConnectionOptions, Consumer, ConsumerOptions, Delivery, Destination, Disconnected, DuplicateId, Events,
-    InvalidDuplicateId, Message, OpenError, Producer, ProducerOptions, Receipt, ReceiveError, Refusal,
-    SendError, Sent, Session, SettleError, Settlement, Value,
+    Advice, Body, BrokerAttempt, BrokerFailure, Browser, CommitError, ConnectError, Connection,
+    ConnectionEvent, ConnectionFactory, ConnectionOptions, Consumer, ConsumerOptions, Delivery, Destination,
+    Disconnected, DuplicateId, Events, FactoryBuilder, InvalidDuplicateId, InvalidFactory,
+    InvalidSubscription, Message, OpenError, Producer, ProducerOptions, Receipt, ReceiveError, Refusal,
+    RollbackReason, SendError, Sent, Session, SettleError, Settlement, Subscription, Temporary,
+    TransactedSession, Value,
 };
 pub use naming::{
     Credentials, Failure, Follow, Following, Joined, LookupError, Naming, NamingConfig, ServerAttempt, Watch,

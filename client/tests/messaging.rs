@@ -259,7 +259,9 @@ async fn many_open_accepts_are_all_answered_after_a_failover() {
     let plan = Settings::of(1).plan(|moment| match moment {
         Moment::Disposition(40) => Act::CutBefore,
         Moment::Disposition(n) if n < 40 && n % 2 == 0 => Act::Mute,
-        Moment::Disposition(_) | Moment::Transfer(_) | Moment::Bytes(_) => Act::Proceed,
+        Moment::Disposition(_) | Moment::Transfer(_) | Moment::Discharge(_) | Moment::Bytes(_) => {
+            Act::Proceed
+        }
     });
     let broker = Broker::start(&store, plan).await;
     let (_connection, session) = session(&[&broker]).await;

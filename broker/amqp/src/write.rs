@@ -258,7 +258,7 @@ pub(crate) fn put_value(buf: &mut Vec<u8>, value: &Value) {
     }
 }
 
-fn put_list(buf: &mut Vec<u8>, items: &[Value]) {
+pub(crate) fn put_list(buf: &mut Vec<u8>, items: &[Value]) {
     put_compound(buf, 0xc0, items.len(), |buf| {
         items.iter().for_each(|item| put_value(buf, item))
     });

@@ -11,11 +11,15 @@ use daymark_naming_proto::{Endpoint, Epoch, FactorySettings};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::browser::Browser;
 use super::consumer::{Consumer, ConsumerOptions};
-use super::destination::Destination;
+use super::destination::{Destination, Kind};
 use super::driver::Command;
 use super::error::{Disconnected, OpenError};
 use super::producer::{Producer, ProducerOptions};
+use super::subscription::check_name;
+use super::temporary::Temporary;
+use super::transaction::{Doom, TransactedSession};
 
 /// What listeners of a connection are told.
 #[derive(Clone, Debug)]
@@ -46,6 +50,19 @@ pub enum ConnectionEvent {
     },
 }
 
+impl ConnectionEvent {
+    /// A stable code: `connected`, `interrupted`, `failed-over` or `disconnected`.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Connected { .. } => "connected",
+            Self::Interrupted { .. } => "interrupted",
+            Self::FailedOver { .. } => "failed-over",
+            Self::Disconnected { .. } => "disconnected",
+        }
+    }
+}
+
 /// How a connection stands.
 #[derive(Clone, Debug)]
 pub(super) enum Status {
@@ -59,6 +76,8 @@ pub(super) struct Shared {
     pub(super) status: watch::Sender<Status>,
     pub(super) events: broadcast::Sender<ConnectionEvent>,
     pub(super) settings: FactorySettings,
+    /// Whether the program chose the container id.
+    pub(super) is_named: bool,
     next_key: AtomicU64,
 }
 
@@ -66,11 +85,12 @@ pub(super) struct Shared {
 const EVENTS_MAX: usize = 256;
 
 impl Shared {
-    pub(super) fn new(status: Status, settings: FactorySettings) -> Self {
+    pub(super) fn new(status: Status, settings: FactorySettings, is_named: bool) -> Self {
         Self {
             status: watch::Sender::new(status),
             events: broadcast::channel(EVENTS_MAX).0,
             settings,
+            is_named,
             next_key: AtomicU64::new(1),
         }
     }
@@ -217,10 +237,28 @@ impl Connection {
     /// # Errors
     /// `OpenError`.
     pub async fn session(&self) -> Result<Session, OpenError> {
+        self.open(None).await
+    }
+
+    /// Opens a session whose work takes effect with its commits only.
+    ///
+    /// # Errors
+    /// `OpenError`; `Refused` where the broker keeps no transactions.
+    pub async fn transacted_session(&self) -> Result<TransactedSession, OpenError> {
+        let session = self.open(Some(Arc::default())).await?;
+        Ok(TransactedSession::new(session))
+    }
+
+    async fn open(&self, doom: Option<Arc<Doom>>) -> Result<Session, OpenError> {
         let (line, key) = (self.line.clone(), self.line.next_key());
-        let held = Arc::new(SessionHandle { line, key });
+        let transacted = doom.clone();
+        let held = Arc::new(SessionHandle { line, key, doom });
         self.line
-            .ask(|reply| Command::OpenSession { key, reply })
+            .ask(|reply| Command::OpenSession {
+                key,
+                transacted,
+                reply,
+            })
             .await??;
         Ok(Session { held })
     }
@@ -312,6 +350,8 @@ pub struct Session {
 pub(super) struct SessionHandle {
     pub(super) line: Line,
     pub(super) key: u64,
+    /// Where it is transacted: whether its transaction is lost.
+    pub(super) doom: Option<Arc<Doom>>,
 }
 
 impl Drop for SessionHandle {
@@ -324,6 +364,10 @@ impl Drop for SessionHandle {
 }
 
 impl Session {
+    pub(super) fn handle(&self) -> &SessionHandle {
+        &self.held
+    }
+
     /// Opens a producer for a destination.
     ///
     /// # Errors
@@ -341,7 +385,15 @@ impl Session {
         destination: &Destination,
         options: ProducerOptions,
     ) -> Result<Producer, OpenError> {
-        Producer::open(Arc::clone(&self.held), destination.clone(), &options).await
+        Producer::open(Arc::clone(&self.held), Some(destination.clone()), &options).await
+    }
+
+    /// Opens a producer without a destination of its own: every message says where it goes, by `send_to`.
+    ///
+    /// # Errors
+    /// `OpenError`.
+    pub async fn anonymous_producer(&self) -> Result<Producer, OpenError> {
+        Producer::open(Arc::clone(&self.held), None, &ProducerOptions::default()).await
     }
 
     /// Opens a consumer for a destination.
@@ -361,7 +413,61 @@ impl Session {
         destination: &Destination,
         options: ConsumerOptions,
     ) -> Result<Consumer, OpenError> {
-        Consumer::open(Arc::clone(&self.held), destination.clone(), options).await
+        Consumer::open(Arc::clone(&self.held), destination.clone(), options, false).await
+    }
+
+    /// Looks at the messages of a queue without taking them, from its front to its end.
+    ///
+    /// # Errors
+    /// `OpenError`.
+    pub async fn browser(&self, queue: &Destination) -> Result<Browser, OpenError> {
+        self.browser_with(queue, ConsumerOptions::default()).await
+    }
+
+    /// The same, with options: for example only those messages that a selector chooses.
+    ///
+    /// # Errors
+    /// `OpenError`.
+    pub async fn browser_with(
+        &self,
+        queue: &Destination,
+        options: ConsumerOptions,
+    ) -> Result<Browser, OpenError> {
+        let consumer = Consumer::open(Arc::clone(&self.held), queue.clone(), options, true).await?;
+        Ok(Browser::new(consumer))
+    }
+
+    /// Ends a durable subscription, shared or not, with the messages it has collected. It must have no consumer.
+    ///
+    /// # Errors
+    /// `Refused` where there is no such subscription, or it has a consumer. `OpenError` otherwise.
+    pub async fn unsubscribe(&self, name: &str) -> Result<(), OpenError> {
+        check_name(name)?;
+        let (line, session) = (&self.held.line, self.held.key);
+        let (key, name) = (line.next_key(), name.to_owned());
+        let unsubscribe = |reply| Command::Unsubscribe {
+            session,
+            key,
+            name,
+            reply,
+        };
+        line.ask(unsubscribe).await?
+    }
+
+    /// Makes a queue that only consumers of this connection receive from, and anybody sends to.
+    ///
+    /// # Errors
+    /// `OpenError`.
+    pub async fn temporary_queue(&self) -> Result<Temporary, OpenError> {
+        Temporary::open(Arc::clone(&self.held), Kind::TemporaryQueue).await
+    }
+
+    /// Makes a topic that only consumers of this connection receive from, and anybody sends to.
+    ///
+    /// # Errors
+    /// `OpenError`.
+    pub async fn temporary_topic(&self) -> Result<Temporary, OpenError> {
+        Temporary::open(Arc::clone(&self.held), Kind::TemporaryTopic).await
     }
 
     /// Closes the session with its producers and consumers.

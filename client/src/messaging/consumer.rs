@@ -14,8 +14,9 @@ use super::connection::{Line, NoAnswer, SessionHandle};
 use super::destination::Destination;
 use super::driver::Command;
 use super::error::{OpenError, ReceiveError, SettleError};
-use super::inbound::{Incoming, SettleReply, Shelf, Token};
+use super::inbound::{Incoming, Receiving, SettleReply, Shelf, Token};
 use super::message::Message;
+use super::subscription::Subscription;
 use crate::naming::after;
 
 /// How a consumer receives.
@@ -25,8 +26,10 @@ pub struct ConsumerOptions {
     pub prefetch: u32,
     /// A JMS message selector: only messages that match are received. Default all.
     pub selector: Option<String>,
-    /// Look at messages without taking them. Default false.
-    pub browse: bool,
+    /// The named subscription that it consumes, of a topic. Default one of its own that ends with it.
+    pub subscription: Option<Subscription>,
+    /// Whether what this connection sends to a topic is left out. Default false.
+    pub no_local: bool,
 }
 
 impl Default for ConsumerOptions {
@@ -34,7 +37,8 @@ impl Default for ConsumerOptions {
         Self {
             prefetch: 256,
             selector: None,
-            browse: false,
+            subscription: None,
+            no_local: false,
         }
     }
 }
@@ -68,8 +72,12 @@ impl Consumer {
         session: Arc<SessionHandle>,
         destination: Destination,
         options: ConsumerOptions,
+        browse: bool,
     ) -> Result<Self, OpenError> {
         let line = session.line.clone();
+        if let Some(subscription) = &options.subscription {
+            subscription.check(&destination, line.shared.is_named)?;
+        }
         let key = line.next_key();
         let shelf = Arc::new(Shelf::default());
         let held = Arc::new(Handle {
@@ -79,11 +87,16 @@ impl Consumer {
             session,
         });
         let session = held.session.key;
+        let how = Receiving {
+            options,
+            browse,
+            global: !line.shared.is_named,
+        };
         line.ask(|reply| Command::OpenConsumer {
             key,
             session,
             destination,
-            options,
+            how,
             shelf,
             reply,
         })
@@ -95,18 +108,70 @@ impl Consumer {
     /// dropped while it waits without losing a message. `Duration::MAX` waits for ever.
     ///
     /// # Errors
-    /// `ReceiveError` when no message will ever come.
+    /// `ReceiveError` when no message will ever come; `RollbackOnly` where the transaction of the session was lost
+    /// before this call.
     pub async fn receive(&self, timeout: Duration) -> Result<Option<Delivery>, ReceiveError> {
+        self.check_transaction()?;
         let deadline = after(Instant::now(), timeout);
         loop {
             let news = self.held.shelf.news.notified();
-            while let Some(incoming) = self.take()? {
-                if let Some(delivery) = self.delivery(incoming) {
-                    return Ok(Some(delivery));
-                }
+            if let Some(delivery) = self.take_delivery()? {
+                return Ok(Some(delivery));
             }
             if timeout_at(deadline, news).await.is_err() {
                 return Ok(None);
+            }
+        }
+    }
+
+    /// The next message if the broker has one now. Asks the broker, unless one is here already.
+    ///
+    /// # Errors
+    /// As `receive`; `TimedOut` where the broker did not answer in the time for calls.
+    pub async fn receive_now(&self) -> Result<Option<Delivery>, ReceiveError> {
+        self.check_transaction()?;
+        if let Some(delivery) = self.take_delivery()? {
+            return Ok(Some(delivery));
+        }
+        let key = self.held.key;
+        let asked = self.held.session.line.ask(|reply| Command::Ask { key, reply });
+        match asked.await {
+            // Where the connection is over, the shelf says why.
+            Ok(()) | Err(NoAnswer::Over(_)) => self.take_delivery(),
+            Err(NoAnswer::TimedOut { waited_ms }) => Err(ReceiveError::TimedOut { waited_ms }),
+        }
+    }
+
+    fn check_transaction(&self) -> Result<(), ReceiveError> {
+        let doom = self.held.session.doom.as_ref();
+        doom.and_then(|doom| doom.why())
+            .map_or(Ok(()), |why| Err(ReceiveError::RollbackOnly(why)))
+    }
+
+    fn take_delivery(&self) -> Result<Option<Delivery>, ReceiveError> {
+        while let Some(incoming) = self.take()? {
+            if let Some(delivery) = self.delivery(incoming) {
+                return Ok(Some(delivery));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next message of a browser; `None` when it has seen them all.
+    pub(super) async fn look(&self, timeout: Duration) -> Result<Option<Message>, ReceiveError> {
+        let started = Instant::now();
+        let deadline = after(started, timeout);
+        loop {
+            let news = self.held.shelf.news.notified();
+            if let Some(delivery) = self.take_delivery()? {
+                return Ok(Some(delivery.message().clone()));
+            }
+            if self.held.shelf.lock().seen_all {
+                return Ok(None);
+            }
+            if timeout_at(deadline, news).await.is_err() {
+                let waited_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                return Err(ReceiveError::TimedOut { waited_ms });
             }
         }
     }
@@ -173,7 +238,8 @@ impl Consumer {
         }
     }
 
-    /// Closes the consumer. Messages that are not settled go back to the broker.
+    /// Closes the consumer. Messages that are not settled go back to the broker. A durable subscription stays, until
+    /// `Session::unsubscribe`.
     pub async fn close(&self) {
         let key = self.held.key;
         // An answer that does not come means that it is over already.
@@ -230,7 +296,7 @@ impl Delivery {
     }
 
     /// Accepts the message, and returns when the broker has stored that durably. After a failover it is accepted
-    /// again by itself.
+    /// again by itself. In a transacted session it is accepted with the commit, and this returns at once.
     ///
     /// # Errors
     /// `SettleError`.
@@ -261,6 +327,20 @@ impl Delivery {
     /// `SettleError`.
     pub async fn release(&self) -> Result<(), SettleError> {
         self.settle(Outcome::Released).await?.wait().await
+    }
+
+    /// Gives the message back changed: as one whose delivery failed, which raises its delivery count, and perhaps as
+    /// one that is not to be delivered to this consumer again.
+    ///
+    /// # Errors
+    /// `SettleError`.
+    pub async fn modify(&self, delivery_failed: bool, undeliverable_here: bool) -> Result<(), SettleError> {
+        let outcome = Outcome::Modified {
+            delivery_failed,
+            undeliverable_here,
+            annotations: None,
+        };
+        self.settle(outcome).await?.wait().await
     }
 
     async fn settle(&self, outcome: Outcome) -> Result<Settlement, SettleError> {

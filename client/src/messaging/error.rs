@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use daymark_amqp::AmqpError;
-use daymark_naming_proto::{Endpoint, Epoch};
+use daymark_naming_proto::{Endpoint, Epoch, InvalidSetting};
 
 use super::message::DuplicateId;
+use super::subscription::InvalidSubscription;
+use super::transaction::RollbackReason;
 
 /// What the caller of a messaging function may do after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub enum Advice {
     Reopen,
     /// The connection is over: make a new one.
     Reconnect,
+    /// The transaction is lost, known to have done nothing: roll back, and do it again.
+    RollBack,
     /// Nothing needs to be done.
     GoOn,
 }
@@ -41,6 +45,16 @@ impl Refusal {
             description: error
                 .and_then(|error| error.description.clone())
                 .unwrap_or_default(),
+        }
+    }
+}
+
+impl Refusal {
+    /// One that is not the broker's.
+    pub(super) fn because(description: &str) -> Self {
+        Self {
+            condition: String::new(),
+            description: description.to_owned(),
         }
     }
 }
@@ -82,6 +96,9 @@ pub enum ConnectError {
         /// What it said.
         reason: String,
     },
+    /// A setting of the factory cannot be used.
+    #[error("the connection factory cannot be used: {0}")]
+    InvalidSettings(InvalidSetting),
     /// The connection was closed here while it was being made.
     #[error("the connection was closed")]
     Closed,
@@ -93,7 +110,9 @@ impl ConnectError {
     pub const fn advice(&self) -> Advice {
         match self {
             Self::Unreachable { .. } => Advice::Retry,
-            Self::NoAddress | Self::AuthenticationFailed { .. } | Self::Closed => Advice::GiveUp,
+            Self::NoAddress | Self::AuthenticationFailed { .. } | Self::InvalidSettings(_) | Self::Closed => {
+                Advice::GiveUp
+            }
         }
     }
 }
@@ -191,6 +210,18 @@ pub enum Disconnected {
     GaveUp(Arc<ConnectError>),
 }
 
+impl Disconnected {
+    /// A stable code: `closed`, `not-reconnected` or `gave-up`.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::NotReconnected { .. } => "not-reconnected",
+            Self::GaveUp(_) => "gave-up",
+        }
+    }
+}
+
 /// A session, producer or consumer that was not opened.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum OpenError {
@@ -206,6 +237,9 @@ pub enum OpenError {
     /// The session it belongs to is closed.
     #[error("the session is closed")]
     SessionClosed,
+    /// There can be no such subscription.
+    #[error(transparent)]
+    Subscription(#[from] InvalidSubscription),
     /// The connection is over.
     #[error(transparent)]
     Disconnected(#[from] Disconnected),
@@ -216,7 +250,7 @@ impl OpenError {
     #[must_use]
     pub const fn advice(&self) -> Advice {
         match self {
-            Self::Refused(_) => Advice::GiveUp,
+            Self::Refused(_) | Self::Subscription(_) => Advice::GiveUp,
             Self::TimedOut { .. } => Advice::Retry,
             Self::SessionClosed => Advice::Reopen,
             Self::Disconnected(_) => Advice::Reconnect,
@@ -251,6 +285,19 @@ pub enum SendError {
         /// The id under which the broker stores it only once.
         duplicate_id: DuplicateId,
     },
+    /// The connection was lost while this send waited for its answer, and `request_blocking_time` is over. The
+    /// client has forgotten the message. It may be stored: send it again under this id, and it is stored once.
+    #[error("the send of message {duplicate_id} was unblocked by a lost connection, its outcome is unknown")]
+    Unblocked {
+        /// The id under which the broker stores it only once.
+        duplicate_id: DuplicateId,
+    },
+    /// The transaction it belongs to is lost. It is not stored.
+    #[error("the transaction can only be rolled back: {0}")]
+    RollbackOnly(RollbackReason),
+    /// The producer has no destination of its own, and none was given; or it has one, and another was given.
+    #[error("a producer without a destination sends with `send_to`, and no other does")]
+    NoDestination,
     /// The producer is closed, by the broker or here. This message was not stored by it.
     #[error("the producer is closed: {0}")]
     LinkClosed(Refusal),
@@ -264,9 +311,10 @@ impl SendError {
     #[must_use]
     pub const fn advice(&self) -> Advice {
         match self {
-            Self::Rejected(_) | Self::TooLarge { .. } => Advice::GiveUp,
+            Self::Rejected(_) | Self::TooLarge { .. } | Self::NoDestination => Advice::GiveUp,
+            Self::RollbackOnly(_) => Advice::RollBack,
             Self::Released | Self::NotSent { .. } => Advice::Retry,
-            Self::OutcomeUnknown { .. } => Advice::ResendSameId,
+            Self::OutcomeUnknown { .. } | Self::Unblocked { .. } => Advice::ResendSameId,
             Self::LinkClosed(_) => Advice::Reopen,
             Self::Disconnected(_) => Advice::Reconnect,
         }
@@ -279,6 +327,18 @@ pub enum ReceiveError {
     /// The consumer is closed, by the broker or here.
     #[error("the consumer is closed: {0}")]
     LinkClosed(Refusal),
+    /// The transaction of the session is lost. After a rollback or a commit messages come again.
+    #[error("the transaction can only be rolled back: {0}")]
+    RollbackOnly(RollbackReason),
+    /// The connection was lost while a queue was being browsed: what follows cannot be told from what was shown.
+    #[error("the connection was lost in the middle of the queue")]
+    BrowseInterrupted,
+    /// The broker did not say in time whether it has more messages. The consumer goes on.
+    #[error("no answer within {waited_ms} ms")]
+    TimedOut {
+        /// How long was waited, in milliseconds.
+        waited_ms: u64,
+    },
     /// The connection is over.
     #[error(transparent)]
     Disconnected(#[from] Disconnected),
@@ -289,7 +349,9 @@ impl ReceiveError {
     #[must_use]
     pub const fn advice(&self) -> Advice {
         match self {
-            Self::LinkClosed(_) => Advice::Reopen,
+            Self::LinkClosed(_) | Self::BrowseInterrupted => Advice::Reopen,
+            Self::RollbackOnly(_) => Advice::RollBack,
+            Self::TimedOut { .. } => Advice::Retry,
             Self::Disconnected(_) => Advice::Reconnect,
         }
     }
@@ -308,6 +370,9 @@ pub enum SettleError {
     /// The connection was lost before the settlement was asked for. The message is delivered again.
     #[error("the connection was lost before the settlement: the message is delivered again")]
     Redelivered,
+    /// The transaction of the session is lost. The message is delivered again after it.
+    #[error("the transaction can only be rolled back: {0}")]
+    RollbackOnly(RollbackReason),
     /// The broker refused the settlement.
     #[error("the broker refused the settlement: {0}")]
     Refused(Refusal),
@@ -328,6 +393,7 @@ impl SettleError {
     pub const fn advice(&self) -> Advice {
         match self {
             Self::OutcomeUnknown | Self::NotRedelivered | Self::Redelivered => Advice::GoOn,
+            Self::RollbackOnly(_) => Advice::RollBack,
             Self::Refused(_) | Self::AlreadySettled => Advice::GiveUp,
             Self::LinkClosed => Advice::Reopen,
             Self::Disconnected(_) => Advice::Reconnect,

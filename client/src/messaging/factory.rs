@@ -10,6 +10,7 @@ use std::time::Duration;
 use daymark_amqp::{RemoteOpen, Value};
 use daymark_naming_proto::{self as proto, Advice, Binding, Endpoint, Epoch, FactorySettings, Name, Object};
 
+use super::builder::FactoryBuilder;
 use super::connection::Connection;
 use super::driver;
 use super::error::{BrokerFailure, ConnectError};
@@ -47,6 +48,12 @@ pub struct ConnectionOptions {
 }
 
 impl ConnectionFactory {
+    /// Begins a factory of explicit broker addresses and settings, which are checked when it is built.
+    #[must_use]
+    pub fn builder() -> FactoryBuilder {
+        FactoryBuilder::default()
+    }
+
     /// A factory for brokers at these addresses, without naming. The active one may be any of them.
     #[must_use]
     pub fn explicit<H: Into<String>>(
@@ -104,6 +111,7 @@ impl ConnectionFactory {
     /// `ConnectError`.
     pub async fn connect_with(&self, options: ConnectionOptions) -> Result<Connection, ConnectError> {
         let identity = Identity {
+            is_named: options.container_id.is_some(),
             container_id: options
                 .container_id
                 .unwrap_or_else(|| format!("daymark-{}", DuplicateId::random())),
@@ -194,6 +202,8 @@ impl ConnectionFactory {
 #[derive(Clone)]
 pub(super) struct Identity {
     pub(super) container_id: String,
+    /// Whether the program chose the name.
+    pub(super) is_named: bool,
     pub(super) credentials: Option<Credentials>,
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::destination::Destination;
 use super::error::SettleError;
 use super::inbound::Settling;
 
@@ -30,8 +31,14 @@ struct Ghost {
 
 impl Ghosts {
     /// Remembers a settlement of this consumer. The oldest is forgotten where there are too many.
-    pub(super) fn keep(&mut self, address: &str, duplicate_id: Box<str>, consumer: u64, settling: Settling) {
-        let key = (address.to_owned(), duplicate_id);
+    pub(super) fn keep(
+        &mut self,
+        address: &Destination,
+        duplicate_id: Box<str>,
+        consumer: u64,
+        settling: Settling,
+    ) {
+        let key = (address.address(), duplicate_id);
         let number = self.next;
         self.next += 1;
         let ghost = Ghost {
@@ -53,11 +60,11 @@ impl Ghosts {
     }
 
     /// The settlement to give a message that was delivered again.
-    pub(super) fn recognise(&mut self, address: &str, duplicate_id: &str) -> Option<Settling> {
+    pub(super) fn recognise(&mut self, address: &Destination, duplicate_id: &str) -> Option<Settling> {
         if self.entries.is_empty() {
             return None;
         }
-        let key = (address.to_owned(), Box::from(duplicate_id));
+        let key = (address.address(), Box::from(duplicate_id));
         let ghost = self.entries.remove(&key)?;
         self.order.remove(&ghost.number);
         Some(ghost.settling)
@@ -89,6 +96,10 @@ mod tests {
     use daymark_amqp::Outcome;
     use tokio::sync::oneshot;
 
+    fn q() -> Destination {
+        Destination::queue("q")
+    }
+
     fn settling(reply: Option<super::super::inbound::SettleReply>) -> Settling {
         Settling {
             duplicate_id: None,
@@ -100,10 +111,10 @@ mod tests {
     #[test]
     fn a_settled_message_is_recognised_once_at_its_address() {
         let mut ghosts = Ghosts::default();
-        ghosts.keep("q", "1".into(), 7, settling(None));
-        assert!(ghosts.recognise("other", "1").is_none());
-        assert!(ghosts.recognise("q", "1").is_some());
-        assert!(ghosts.recognise("q", "1").is_none());
+        ghosts.keep(&q(), "1".into(), 7, settling(None));
+        assert!(ghosts.recognise(&Destination::queue("other"), "1").is_none());
+        assert!(ghosts.recognise(&q(), "1").is_some());
+        assert!(ghosts.recognise(&q(), "1").is_none());
         assert!(ghosts.order.is_empty());
     }
 
@@ -111,21 +122,21 @@ mod tests {
     fn an_answered_settlement_is_still_recognised_when_its_message_comes_late() {
         let mut ghosts = Ghosts::default();
         let (reply, mut answer) = oneshot::channel();
-        ghosts.keep("q", "1".into(), 7, settling(Some(reply)));
+        ghosts.keep(&q(), "1".into(), 7, settling(Some(reply)));
         ghosts.answer(8, &|| SettleError::NotRedelivered);
         assert!(answer.try_recv().is_err());
         ghosts.answer(7, &|| SettleError::NotRedelivered);
         assert!(matches!(answer.try_recv(), Ok(Err(SettleError::NotRedelivered))));
-        assert!(ghosts.recognise("q", "1").is_some());
+        assert!(ghosts.recognise(&q(), "1").is_some());
     }
 
     #[test]
     fn the_oldest_is_forgotten_and_told_so() {
         let mut ghosts = Ghosts::default();
         let (reply, mut answer) = oneshot::channel();
-        ghosts.keep("q", "first".into(), 7, settling(Some(reply)));
+        ghosts.keep(&q(), "first".into(), 7, settling(Some(reply)));
         for number in 0..GHOSTS_MAX {
-            ghosts.keep("q", number.to_string().into(), 7, settling(None));
+            ghosts.keep(&q(), number.to_string().into(), 7, settling(None));
         }
         assert!(matches!(answer.try_recv(), Ok(Err(SettleError::OutcomeUnknown))));
         assert_eq!(ghosts.entries.len(), GHOSTS_MAX);

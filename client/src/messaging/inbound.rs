@@ -9,14 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use daymark_amqp::{
-    AttachOptions, CommandError, Connection as Engine, DeliveryId, DeliveryState, DistributionMode, Filter,
-    LinkId, Outcome, RcvSettleMode, Symbol, Target, TargetNode,
+    AttachOptions, CommandError, Connection as Engine, DeliveryId, DeliveryState, DistributionMode,
+    Durability, ExpiryPolicy, Filter, LinkId, Outcome, RcvSettleMode, SndSettleMode, Source, Symbol, Target,
+    TargetNode,
 };
 use tokio::sync::{Notify, oneshot};
 
 use super::consumer::ConsumerOptions;
 use super::destination::Destination;
 use super::error::{Disconnected, OpenError, ReceiveError, Refusal, SettleError};
+use super::subscription::Subscription;
 
 /// The most deliveries of one link that are not settled: credit ends there.
 const UNSETTLED_MAX: u32 = 8_000;
@@ -53,12 +55,19 @@ pub(super) struct Shelved {
     pub(super) deliveries: VecDeque<Incoming>,
     /// Taken by the program since the driver was last told.
     pub(super) taken: usize,
+    /// A browser has seen the whole queue.
+    pub(super) seen_all: bool,
     pub(super) closed: Option<ReceiveError>,
 }
 
 impl Shelf {
     pub(super) fn lock(&self) -> MutexGuard<'_, Shelved> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn see_all(&self) {
+        self.lock().seen_all = true;
+        self.news.notify_one();
     }
 
     fn push(&self, incoming: Incoming) {
@@ -107,9 +116,11 @@ impl Settling {
 
 pub(super) struct Inbound {
     pub(super) session: u64,
+    /// Whether its session is transacted.
+    pub(super) transacted: bool,
     name: String,
     pub(super) destination: Destination,
-    options: ConsumerOptions,
+    pub(super) how: Receiving,
     pub(super) link: Option<LinkId>,
     /// Whether the broker confirms settlements (receiver settles second).
     confirms: bool,
@@ -122,22 +133,37 @@ pub(super) struct Inbound {
     /// more, settlements that were left open may still be answered by a redelivery.
     expected: u32,
     came: u32,
+    /// Who waits for the broker to say that it has no more.
+    asking: Vec<oneshot::Sender<()>>,
+    /// The broker was asked for everything it has, and so much credit was given for that.
+    draining: Option<u32>,
+}
+
+/// How a consumer receives, with what programs do not choose.
+pub(super) struct Receiving {
+    pub(super) options: ConsumerOptions,
+    /// Looks at messages without taking them, and ends.
+    pub(super) browse: bool,
+    /// The container id is a random one, so that a shared subscription cannot belong to it.
+    pub(super) global: bool,
 }
 
 impl Inbound {
     pub(super) const fn new(
         session: u64,
+        transacted: bool,
         name: String,
         destination: Destination,
-        options: ConsumerOptions,
+        how: Receiving,
         shelf: Arc<Shelf>,
         opening: oneshot::Sender<Result<(), OpenError>>,
     ) -> Self {
         Self {
             session,
+            transacted,
             name,
             destination,
-            options,
+            how,
             link: None,
             confirms: false,
             opening: Some(opening),
@@ -146,25 +172,70 @@ impl Inbound {
             outstanding: 0,
             expected: 0,
             came: 0,
+            asking: Vec::new(),
+            draining: None,
         }
     }
 
     pub(super) fn attach_options(&self) -> AttachOptions {
-        let mut source = self.destination.source();
-        if let Some(selector) = &self.options.selector {
-            source.filter.insert(
-                Symbol::from_static("apache.org:selector-filter:string"),
-                Filter::selector_value(selector),
-            );
-        }
-        source.distribution_mode = self.options.browse.then_some(DistributionMode::Copy);
         AttachOptions {
             name: self.name.clone(),
-            source: Some(source),
+            source: Some(self.source()),
             target: Some(Target::Node(TargetNode::default())),
-            rcv_settle_mode: RcvSettleMode::Second,
+            snd_settle_mode: if self.how.browse {
+                SndSettleMode::Settled
+            } else {
+                SndSettleMode::Unsettled
+            },
+            // In a transaction the commit confirms; a look at a message is never settled.
+            rcv_settle_mode: if self.how.browse || self.transacted {
+                RcvSettleMode::First
+            } else {
+                RcvSettleMode::Second
+            },
             ..AttachOptions::default()
         }
+    }
+
+    /// As JMS clients write it, so that brokers need to know one way only.
+    fn source(&self) -> Source {
+        let options = &self.how.options;
+        let mut source = self.destination.source();
+        source.default_outcome = Some(Outcome::Modified {
+            delivery_failed: true,
+            undeliverable_here: false,
+            annotations: None,
+        });
+        if let Some(selector) = &options.selector {
+            let filter = Filter::selector_value(selector);
+            source.filter.insert(Symbol::from_static("jms-selector"), filter);
+        }
+        if options.no_local {
+            let filter = Filter::no_local_value();
+            source.filter.insert(Symbol::from_static("no-local"), filter);
+        }
+        if let Some(subscription) = &options.subscription {
+            if subscription.is_durable() {
+                source.durable = Durability::UnsettledState;
+                source.expiry_policy = ExpiryPolicy::Never;
+            }
+            if subscription.is_shared() {
+                source.capabilities.push(Symbol::from_static("shared"));
+                if self.how.global {
+                    source.capabilities.push(Symbol::from_static("global"));
+                }
+            }
+        }
+        if self.how.browse || self.is_durable() {
+            source.distribution_mode = Some(DistributionMode::Copy);
+        }
+        source
+    }
+
+    /// Whether the subscription outlives the link.
+    pub(super) fn is_durable(&self) -> bool {
+        let subscription = self.how.options.subscription.as_ref();
+        subscription.is_some_and(Subscription::is_durable)
     }
 
     pub(super) fn attached(&mut self, engine: &Engine) {
@@ -178,9 +249,8 @@ impl Inbound {
     }
 
     /// Gives the broker credit for what there is room for; to be called when everything that came is counted.
-    /// While recovering, for everything that was left and
-    /// one more, and asks the broker to say when it has no more.
-    pub(super) fn replenish(&self, engine: &mut Engine) {
+    /// While recovering, for everything that was left and one more, and asks the broker to say when it has no more.
+    pub(super) fn replenish(&mut self, engine: &mut Engine) {
         let Some(link) = self.link else {
             return;
         };
@@ -193,23 +263,72 @@ impl Inbound {
             }
             return;
         }
-        let shelved = u32::try_from(self.shelf.lock().deliveries.len()).unwrap_or(u32::MAX);
-        let wanted = self.options.prefetch.max(1).saturating_sub(shelved).min(room);
-        if current <= wanted / 2 && wanted > current {
+        if self.draining.is_some() {
+            return;
+        }
+        if !self.asking.is_empty() {
+            return self.drain(engine, link, current.max(1));
+        }
+        let (shelved, seen_all) = {
+            let shelved = self.shelf.lock();
+            (shelved.deliveries.len(), shelved.seen_all)
+        };
+        let prefetch = self.how.options.prefetch.max(1);
+        let shelved = u32::try_from(shelved).unwrap_or(u32::MAX);
+        let wanted = prefetch.saturating_sub(shelved).min(room);
+        if self.how.browse {
+            if !seen_all && wanted > prefetch / 2 {
+                self.drain(engine, link, wanted);
+            }
+        } else if current <= wanted / 2 && wanted > current {
             // A link that is being detached takes no credit, and needs none.
             let _ = engine.grant_credit(link, wanted, false);
         }
     }
 
+    /// Asks for what the broker has now, up to so many messages; it says when that is all.
+    fn drain(&mut self, engine: &mut Engine, link: LinkId, credit: u32) {
+        if engine.grant_credit(link, credit, true).is_ok() {
+            self.draining = Some(credit);
+        }
+    }
+
+    /// Asks the broker, on behalf of a program that waits, whether it has more.
+    pub(super) fn ask(&mut self, reply: oneshot::Sender<()>) {
+        if self.shelf.lock().deliveries.is_empty() {
+            self.asking.push(reply);
+        } else {
+            let _ = reply.send(());
+        }
+    }
+
+    /// The broker has sent what it has, or as much as it was asked for.
+    pub(super) fn drained(&mut self) {
+        if self.draining.take().is_some_and(|left| left > 0) && self.how.browse {
+            self.shelf.see_all();
+        }
+        self.answer_asking();
+    }
+
+    fn answer_asking(&mut self) {
+        for reply in self.asking.drain(..) {
+            let _ = reply.send(());
+        }
+    }
+
     /// Hands a delivery to the program.
-    pub(super) fn deliver(&self, incoming: Incoming) {
+    pub(super) fn deliver(&mut self, incoming: Incoming) {
         self.shelf.push(incoming);
+        self.answer_asking();
     }
 
     /// Counts a delivery; true where it was the last that recovering waited for.
     pub(super) const fn count(&mut self, settled: bool) -> bool {
         if !settled {
             self.outstanding += 1;
+        }
+        if let Some(left) = self.draining.as_mut() {
+            *left = left.saturating_sub(1);
         }
         if self.expected == 0 {
             return false;
@@ -246,6 +365,23 @@ impl Inbound {
         }
     }
 
+    /// Settles a delivery of this connection without waiting for a word on it; false where the broker has
+    /// settled it by itself, or the link is gone.
+    pub(super) fn settle_at_once(
+        &mut self,
+        engine: &mut Engine,
+        delivery: DeliveryId,
+        state: DeliveryState,
+    ) -> bool {
+        let settled = self
+            .link
+            .is_some_and(|link| engine.settle(link, delivery, state, true).is_ok());
+        if settled {
+            self.outstanding = self.outstanding.saturating_sub(1);
+        }
+        settled
+    }
+
     /// Takes the broker's word on a settlement.
     pub(super) fn confirmed(
         &mut self,
@@ -279,7 +415,13 @@ impl Inbound {
     pub(super) fn lose(&mut self) -> Vec<Settling> {
         self.shelf.lock().deliveries.clear();
         self.link = None;
-        self.expected = self.outstanding.max(self.expected - self.came);
+        self.draining = None;
+        // What a lost transaction had accepted is shown again: nothing has to be recognised.
+        self.expected = if self.transacted {
+            0
+        } else {
+            self.outstanding.max(self.expected - self.came)
+        };
         self.came = 0;
         self.outstanding = 0;
         std::mem::take(&mut self.settling).into_values().collect()
@@ -298,6 +440,7 @@ impl Inbound {
     /// The link is gone for good.
     pub(super) fn fail(&mut self, why: ReceiveError, settle: &impl Fn() -> SettleError) {
         self.shelf.close(why);
+        self.answer_asking();
         for settling in self.settling.values_mut() {
             settling.answer(Err(settle()));
         }

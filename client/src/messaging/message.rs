@@ -5,14 +5,22 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use daymark_amqp::message::{Body as WireBody, Header, MessageBuilder, MessageView, Properties};
 use daymark_amqp::{DecodeError, Symbol, Value, ValueRef};
 
+use super::destination::{Destination, Kind};
+
 /// The message annotation that carries a message's duplicate id.
 pub(super) const DUPLICATE_ID: &str = "x-opt-daymark-dup-id";
+
+/// The message annotations that JMS clients write and read.
+const MESSAGE_TYPE: Symbol = Symbol::from_static("x-opt-jms-msg-type");
+const DESTINATION_TYPE: Symbol = Symbol::from_static("x-opt-jms-dest");
+const REPLY_TYPE: &str = "x-opt-jms-reply-to";
+const DELIVERY_TIME: Symbol = Symbol::from_static("x-opt-delivery-time");
 
 /// The identity of one message: a broker stores it once, however often it is sent.
 ///
@@ -52,7 +60,7 @@ impl FromStr for DuplicateId {
     }
 }
 
-/// What a message carries.
+/// What a message carries. For JMS clients it is a message, text, bytes, map, stream or object message.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Body {
     /// Nothing.
@@ -62,8 +70,26 @@ pub enum Body {
     Text(String),
     /// Bytes.
     Bytes(Bytes),
+    /// Named values, in order.
+    Map(Vec<(String, Value)>),
+    /// A row of values.
+    Stream(Vec<Value>),
     /// Any other AMQP value.
     Value(Value),
+}
+
+impl Body {
+    /// The number by which JMS clients know what it is.
+    const fn jms_type(&self) -> i8 {
+        match self {
+            Self::Empty => 0,
+            Self::Value(_) => 1,
+            Self::Map(_) => 2,
+            Self::Bytes(_) => 3,
+            Self::Stream(_) => 4,
+            Self::Text(_) => 5,
+        }
+    }
 }
 
 /// A message. Persistent, of priority 4 and without an end unless something else is said.
@@ -83,8 +109,12 @@ pub struct Message {
     pub message_id: Option<String>,
     /// The id of the message it answers.
     pub correlation_id: Option<String>,
-    /// Where answers go.
-    pub reply_to: Option<String>,
+    /// Where answers go. A temporary destination of this connection is written with the address that it has
+    /// when the message goes out.
+    pub reply_to: Option<Destination>,
+    /// How long the broker keeps it before it may be delivered, counted from when it is first sent. Default
+    /// not at all. Not told to those who receive it.
+    pub delivery_delay: Option<Duration>,
     /// The MIME type of the body.
     pub content_type: Option<String>,
     /// The program's own properties, in order.
@@ -105,6 +135,7 @@ impl Default for Message {
             message_id: None,
             correlation_id: None,
             reply_to: None,
+            delivery_delay: None,
             content_type: None,
             properties: Vec::new(),
             duplicate_id: None,
@@ -127,6 +158,27 @@ impl Message {
     pub fn bytes(bytes: impl Into<Bytes>) -> Self {
         Self {
             body: Body::Bytes(bytes.into()),
+            ..Self::default()
+        }
+    }
+
+    /// A message of named values.
+    #[must_use]
+    pub fn map<N: Into<String>, V: Into<Value>>(entries: impl IntoIterator<Item = (N, V)>) -> Self {
+        let entries = entries
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()));
+        Self {
+            body: Body::Map(entries.collect()),
+            ..Self::default()
+        }
+    }
+
+    /// A message of a row of values.
+    #[must_use]
+    pub fn stream<V: Into<Value>>(values: impl IntoIterator<Item = V>) -> Self {
+        Self {
+            body: Body::Stream(values.into_iter().map(Into::into).collect()),
             ..Self::default()
         }
     }
@@ -156,6 +208,28 @@ impl Message {
     #[must_use]
     pub const fn with_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
+        self
+    }
+
+    /// The message, answered there.
+    #[must_use]
+    pub fn with_reply_to(mut self, destination: &Destination) -> Self {
+        self.reply_to = Some(destination.clone());
+        self
+    }
+
+    /// The message as an answer to another, by its correlation id or else its message id.
+    #[must_use]
+    pub fn answering(mut self, request: &Self) -> Self {
+        let id = request.correlation_id.as_ref().or(request.message_id.as_ref());
+        self.correlation_id = id.cloned();
+        self
+    }
+
+    /// The message, delivered only after this time.
+    #[must_use]
+    pub const fn with_delivery_delay(mut self, delay: Duration) -> Self {
+        self.delivery_delay = Some(delay);
         self
     }
 
@@ -200,8 +274,8 @@ impl Message {
         }
     }
 
-    /// The message as it goes over the wire.
-    pub(super) fn encode(&self, id: DuplicateId) -> Bytes {
+    /// The message as it goes over the wire; `to` where its link does not say where it goes.
+    pub(super) fn encode(&self, id: DuplicateId, to: Option<&Destination>) -> Bytes {
         let header = Header {
             durable: self.durable,
             priority: self.priority,
@@ -210,7 +284,28 @@ impl Message {
         };
         let mut builder = MessageBuilder::new()
             .header(header)
+            .annotation(MESSAGE_TYPE, Value::Byte(self.body.jms_type()))
             .annotation(Symbol::from_static(DUPLICATE_ID), id.to_string());
+        if let Some(delay) = self.delivery_delay {
+            builder = builder.annotation(DELIVERY_TIME, Value::Long(ms_since_epoch(delay)));
+        }
+        if let Some(to) = to {
+            builder = builder
+                .annotation(DESTINATION_TYPE, Value::Byte(to.kind() as i8))
+                .to(to.address());
+        }
+        if let Some(reply_to) = &self.reply_to {
+            builder = builder
+                .annotation(
+                    Symbol::from_static(REPLY_TYPE),
+                    Value::Byte(reply_to.kind() as i8),
+                )
+                .reply_to(reply_to.address());
+        }
+        self.encode_rest(builder)
+    }
+
+    fn encode_rest(&self, mut builder: MessageBuilder) -> Bytes {
         if let Some(id) = &self.message_id {
             builder = builder.message_id(id.as_str());
         }
@@ -219,9 +314,6 @@ impl Message {
         }
         if let Some(subject) = &self.subject {
             builder = builder.subject(subject);
-        }
-        if let Some(address) = &self.reply_to {
-            builder = builder.reply_to(address);
         }
         if let Some(kind) = self.content_type.as_deref().and_then(Symbol::new) {
             builder = builder.content_type(kind);
@@ -233,6 +325,11 @@ impl Message {
             Body::Empty => builder.value(&Value::Null),
             Body::Text(text) => builder.text(text),
             Body::Bytes(bytes) => builder.data(bytes),
+            Body::Map(entries) => {
+                let pair = |(name, value): &(String, Value)| (name.as_str().into(), value.clone());
+                builder.value(&Value::Map(entries.iter().map(pair).collect()))
+            }
+            Body::Stream(values) => builder.sequence(values),
             Body::Value(value) => builder.value(value),
         }
     }
@@ -249,6 +346,7 @@ impl Message {
             ttl: header.ttl.map(|ms| Duration::from_millis(ms.into())),
             duplicate_id: duplicate_id(&view).and_then(|id| id.parse().ok()),
             properties: application_properties(&view)?,
+            reply_to: properties.reply_to.map(|address| reply_to(&view, address)),
             ..Self::described(&properties)
         })
     }
@@ -259,11 +357,24 @@ impl Message {
             subject: owned(properties.subject),
             message_id: properties.message_id.map(printed),
             correlation_id: properties.correlation_id.map(printed),
-            reply_to: owned(properties.reply_to),
             content_type: owned(properties.content_type),
             ..Self::default()
         }
     }
+}
+
+/// Milliseconds since 1970 at the end of this delay.
+fn ms_since_epoch(delay: Duration) -> i64 {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(now.saturating_add(delay).as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Where answers go; a queue, unless the sender wrote otherwise.
+fn reply_to(view: &MessageView<'_>, address: &str) -> Destination {
+    let number = view.message_annotation(REPLY_TYPE).and_then(ValueRef::as_i64);
+    Destination::of(number.and_then(Kind::from_number).unwrap_or(Kind::Queue), address)
 }
 
 /// The duplicate id of a message, as its sender wrote it.
@@ -290,12 +401,31 @@ fn body(view: &MessageView<'_>, payload: &Bytes) -> Result<Body, DecodeError> {
                 view.data_sections().collect::<Vec<_>>().concat().into()
             })
         }
-        WireBody::Sequence(list) => Body::Value(list.to_value()?),
+        WireBody::Sequence(list) => {
+            let value = list.to_value()?;
+            if let Value::List(values) = value {
+                Body::Stream(values)
+            } else {
+                Body::Value(value)
+            }
+        }
         WireBody::Value(ValueRef::String(text)) => Body::Text(text.to_owned()),
         WireBody::Value(ValueRef::Binary(bytes)) => Body::Bytes(payload.slice_ref(bytes)),
         WireBody::Value(ValueRef::Null) => Body::Empty,
-        WireBody::Value(value) => Body::Value(value.to_value()?),
+        WireBody::Value(value) => named_values(value.to_value()?),
     })
+}
+
+/// A map whose keys are all text is a body of named values.
+fn named_values(value: Value) -> Body {
+    let Value::Map(pairs) = value else {
+        return Body::Value(value);
+    };
+    if pairs.iter().any(|(name, _)| name.as_str().is_none()) {
+        return Body::Value(Value::Map(pairs));
+    }
+    let named = |(name, value): (Value, Value)| Some((name.as_str()?.to_owned(), value));
+    Body::Map(pairs.into_iter().filter_map(named).collect())
 }
 
 /// A message id of any of the types AMQP allows, as text.
@@ -326,7 +456,7 @@ mod tests {
         let message = Message {
             message_id: Some("m".into()),
             correlation_id: Some("c".into()),
-            reply_to: Some("answers".into()),
+            reply_to: Some(Destination::of(Kind::TemporaryQueue, "answers")),
             content_type: Some("text/plain".into()),
             ..Message::text("hello")
         };
@@ -337,18 +467,68 @@ mod tests {
             .with_priority(9)
             .with_ttl(Duration::from_secs(3))
             .with_duplicate_id(id);
-        assert_eq!(Message::decode(&message.encode(id)), Ok(message));
+        assert_eq!(Message::decode(&message.encode(id, None)), Ok(message));
         let bytes = Message::bytes(&b"\0\xff"[..])
             .non_persistent()
             .with_duplicate_id(id);
-        assert_eq!(Message::decode(&bytes.encode(id)), Ok(bytes));
+        assert_eq!(Message::decode(&bytes.encode(id, None)), Ok(bytes));
         let empty = Message::default().with_duplicate_id(id);
-        assert_eq!(Message::decode(&empty.encode(id)), Ok(empty));
+        assert_eq!(Message::decode(&empty.encode(id, None)), Ok(empty));
+    }
+
+    #[test]
+    fn every_kind_of_body_is_read_as_it_was_sent_and_named_for_jms() {
+        let entries = [("n", Value::Int(7)), ("who", "duke".into())];
+        let bodies = [
+            (Message::default(), 0),
+            (
+                Message {
+                    body: Body::Value(Value::Ulong(9)),
+                    ..Message::default()
+                },
+                1,
+            ),
+            (Message::map(entries), 2),
+            (Message::bytes(&b"\0\x01"[..]), 3),
+            (Message::stream([Value::Bool(true), Value::Int(300)]), 4),
+            (Message::text("text"), 5),
+        ];
+        for (message, number) in bodies {
+            let payload = message.encode(DuplicateId(1), None);
+            let view = MessageView::parse(&payload).expect("a message");
+            let kind = view
+                .message_annotation(MESSAGE_TYPE.as_str())
+                .and_then(ValueRef::as_i64);
+            assert_eq!(kind, Some(number));
+            let read = Message::decode(&payload).expect("a message");
+            assert_eq!(read.body, message.body);
+        }
+    }
+
+    #[test]
+    fn what_a_message_says_of_its_way_is_written_as_jms_clients_do() {
+        let request = Message::text("?")
+            .with_reply_to(&Destination::of(Kind::TemporaryTopic, "t"))
+            .with_delivery_delay(Duration::from_secs(3600));
+        let payload = request.encode(DuplicateId(1), Some(&Destination::topic("there")));
+        let view = MessageView::parse(&payload).expect("a message");
+        let number = |key: &str| view.message_annotation(key).and_then(ValueRef::as_i64);
+        assert_eq!(view.to(), Ok(Some("there")));
+        assert_eq!(number("x-opt-jms-dest"), Some(1));
+        assert_eq!(number("x-opt-jms-reply-to"), Some(3));
+        let due = number("x-opt-delivery-time").expect("a time");
+        let left = due - ms_since_epoch(Duration::ZERO);
+        assert!((3_500_000..=3_600_000).contains(&left), "{left}");
+        let reply_to = Message::decode(&payload)
+            .expect("a message")
+            .reply_to
+            .expect("a place");
+        assert!(reply_to.is_topic() && reply_to.is_temporary());
     }
 
     #[test]
     fn a_message_is_persistent_unless_it_says_otherwise() {
-        let payload = Message::text("x").encode(DuplicateId::random());
+        let payload = Message::text("x").encode(DuplicateId::random(), None);
         let view = MessageView::parse(&payload).expect("a message");
         assert!(view.header().durable);
         assert_eq!(duplicate_id(&view).map(str::len), Some(32));

@@ -3,6 +3,8 @@
 //! It never shows a program a message twice that the program has accepted on this connection, and never drops a
 //! message that was not acknowledged while the connection lives.
 
+mod browser;
+mod builder;
 mod connect;
 mod connection;
 mod consumer;
@@ -15,8 +17,13 @@ mod inbound;
 mod message;
 mod outbound;
 mod producer;
+mod subscription;
+mod temporary;
+mod transaction;
 mod wire;
 
+pub use browser::Browser;
+pub use builder::{FactoryBuilder, InvalidFactory};
 pub use connection::{Connection, ConnectionEvent, Events, Session};
 pub use consumer::{Consumer, ConsumerOptions, Delivery, Settlement};
 pub use daymark_amqp::Value;
@@ -28,3 +35,6 @@ pub use error::{
 pub use factory::{ConnectionFactory, ConnectionOptions};
 pub use message::{Body, DuplicateId, InvalidDuplicateId, Message};
 pub use producer::{Producer, ProducerOptions, Receipt, Sent};
+pub use subscription::{InvalidSubscription, Subscription};
+pub use temporary::Temporary;
+pub use transaction::{CommitError, RollbackReason, TransactedSession};

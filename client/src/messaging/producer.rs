@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use daymark_naming_proto::Epoch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::connection::{Line, NoAnswer, SessionHandle};
@@ -10,7 +11,7 @@ use super::destination::Destination;
 use super::driver::Command;
 use super::error::{OpenError, Refusal, SendError};
 use super::message::{DuplicateId, Message};
-use super::outbound::Pending;
+use super::outbound::{Payload, Pending};
 
 /// How a producer sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct Producer {
 struct Handle {
     session: Arc<SessionHandle>,
     key: u64,
+    /// Whether it has a destination of its own.
+    destined: bool,
     window: Arc<Semaphore>,
 }
 
@@ -51,23 +54,26 @@ impl Drop for Handle {
     }
 }
 
-/// A message that the broker has stored.
+/// A message that the broker has stored, or taken into its transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent {
     /// Its identity.
     pub duplicate_id: DuplicateId,
+    /// The epoch of the broker that acknowledged it; 0 where it has none.
+    pub epoch: Epoch,
 }
 
 impl Producer {
     pub(super) async fn open(
         session: Arc<SessionHandle>,
-        destination: Destination,
+        destination: Option<Destination>,
         options: &ProducerOptions,
     ) -> Result<Self, OpenError> {
         let line = session.line.clone();
         let key = line.next_key();
         let held = Arc::new(Handle {
             key,
+            destined: destination.is_some(),
             window: Arc::new(Semaphore::new(options.window.clamp(1, WINDOW_MAX))),
             session,
         });
@@ -82,8 +88,9 @@ impl Producer {
         Ok(Self { held })
     }
 
-    /// Sends a message and returns when the broker has stored it durably. Sent again by itself after a failover,
-    /// under the same duplicate id.
+    /// Sends a message and returns when the broker has stored it durably; in a transacted session, when the broker
+    /// has taken it into the transaction. Sent again by itself after a failover, under the same duplicate id, for
+    /// `request_blocking_time`; a transaction is not: it is lost with its connection.
     ///
     /// # Errors
     /// `SendError`.
@@ -97,13 +104,39 @@ impl Producer {
     /// # Errors
     /// `NotSent` where the window stayed full, or the connection's end.
     pub async fn send_async(&self, message: Message) -> Result<Receipt, SendError> {
+        self.hand_over(message, None).await
+    }
+
+    /// Sends a message to this destination, as `send`. For producers without a destination of their own.
+    ///
+    /// # Errors
+    /// `SendError`; `NoDestination` for the others.
+    pub async fn send_to(&self, destination: &Destination, message: Message) -> Result<Sent, SendError> {
+        self.send_to_async(destination, message).await?.wait().await
+    }
+
+    /// Sends a message to this destination, as `send_async`. For producers without a destination of their own.
+    ///
+    /// # Errors
+    /// As `send_async`, and `NoDestination` for the others.
+    pub async fn send_to_async(
+        &self,
+        destination: &Destination,
+        message: Message,
+    ) -> Result<Receipt, SendError> {
+        self.hand_over(message, Some(destination.clone())).await
+    }
+
+    async fn hand_over(&self, message: Message, to: Option<Destination>) -> Result<Receipt, SendError> {
+        if self.held.destined == to.is_some() {
+            return Err(SendError::NoDestination);
+        }
         let line = &self.held.session.line;
         let permit = self.permit(line).await?;
         let duplicate_id = message.duplicate_id.unwrap_or_else(DuplicateId::random);
-        let payload = message.encode(duplicate_id);
         let (reply, answer) = oneshot::channel();
         let pending = Pending {
-            payload,
+            payload: Payload::new(message, duplicate_id, to),
             duplicate_id,
             reply,
             permit,
@@ -151,7 +184,7 @@ impl Producer {
 pub struct Receipt {
     line: Line,
     duplicate_id: DuplicateId,
-    answer: oneshot::Receiver<Result<(), SendError>>,
+    answer: oneshot::Receiver<Result<Epoch, SendError>>,
 }
 
 impl Receipt {
@@ -168,7 +201,7 @@ impl Receipt {
     pub async fn wait(self) -> Result<Sent, SendError> {
         let duplicate_id = self.duplicate_id;
         match self.line.hear(self.answer).await {
-            Ok(answer) => answer.map(|()| Sent { duplicate_id }),
+            Ok(answer) => answer.map(|epoch| Sent { duplicate_id, epoch }),
             Err(NoAnswer::TimedOut { .. } | NoAnswer::Over(_)) => {
                 Err(SendError::OutcomeUnknown { duplicate_id })
             }

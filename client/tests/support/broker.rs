@@ -1,4 +1,7 @@
 //! A broker that stores messages in memory, and loses its connections when a test tells it to.
+//!
+//! It has the queue `q`, the topic `t` that nobody hears, temporary queues, browsers and local transactions. It is
+//! no measure of what a broker does: tests of the whole system run real ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -8,9 +11,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use daymark_amqp::message::{MessageView, with_header};
 use daymark_amqp::{
-    AcceptOptions, AmqpError, Config, Connection as Engine, DeliveryState, Event, Fields, LinkId,
-    OpenOptions, Outcome, Outgoing, RemoteAttach, Role, Sasl, SaslCode, Symbol, Target, Value, condition,
-    mechanism,
+    AcceptOptions, AmqpError, Config, Connection as Engine, DeliveryState, DistributionMode, Durability,
+    Event, Fields, LinkId, OpenOptions, Outcome, Outgoing, RemoteAttach, Role, Sasl, SaslCode, Symbol,
+    Target, TxnId, Value, condition, mechanism,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -24,6 +27,8 @@ pub(crate) enum Moment {
     Transfer(usize),
     /// A disposition came from a consumer.
     Disposition(usize),
+    /// The end of a transaction was asked for.
+    Discharge(usize),
     /// So many bytes came.
     Bytes(usize),
 }
@@ -61,10 +66,28 @@ pub(crate) struct Store {
 }
 
 struct Stored {
+    queue: String,
     payload: Bytes,
     id: String,
     holder: Option<u64>,
     deliveries: u32,
+}
+
+impl Stored {
+    /// As it goes out, with the number of deliveries that failed.
+    fn outgoing(&self) -> (Vec<u8>, Bytes) {
+        let mut header = MessageView::parse(&self.payload).expect("a message").header();
+        header.delivery_count = self.deliveries;
+        with_header(&self.payload, &header).expect("a header")
+    }
+}
+
+/// What was done in a transaction and not committed.
+#[derive(Default)]
+struct Work {
+    /// By queue.
+    sent: Vec<(String, Bytes)>,
+    accepted: Vec<u64>,
 }
 
 impl Store {
@@ -88,15 +111,43 @@ impl Store {
             .count()
     }
 
-    fn store(&mut self, payload: Bytes) {
-        let view = MessageView::parse(&payload).expect("a message");
-        let id = view
-            .message_annotation("x-opt-daymark-dup-id")
-            .and_then(daymark_amqp::ValueRef::as_str)
-            .map_or_else(|| format!("none-{}", self.next), str::to_owned);
+    /// Makes what was done in a transaction so, all of it or nothing; false where a message was stored before.
+    fn commit(&mut self, work: Work) -> bool {
+        let known = |(_, payload): &(String, Bytes)| {
+            let id = id_of(payload);
+            id.is_some_and(|id| self.known.contains(&id))
+        };
+        if work.sent.iter().any(known) {
+            self.undo(&work);
+            return false;
+        }
+        for (queue, payload) in work.sent {
+            self.store(&queue, payload);
+        }
+        for number in work.accepted {
+            let stored = self.messages.remove(&number).expect("a stored message");
+            self.settled.push((stored.id, Outcome::Accepted));
+        }
+        self.touch();
+        true
+    }
+
+    /// What was accepted in a transaction that is rolled back is to be delivered again.
+    fn undo(&mut self, work: &Work) {
+        for number in &work.accepted {
+            let stored = self.messages.get_mut(number).expect("a stored message");
+            stored.holder = None;
+            stored.deliveries += 1;
+        }
+        self.touch();
+    }
+
+    fn store(&mut self, queue: &str, payload: Bytes) {
+        let id = id_of(&payload).unwrap_or_else(|| format!("none-{}", self.next));
         self.arrived.push(id.clone());
         if self.known.insert(id.clone()) {
             let stored = Stored {
+                queue: queue.to_owned(),
                 payload,
                 id,
                 holder: None,
@@ -121,6 +172,12 @@ impl Store {
     }
 }
 
+fn id_of(payload: &Bytes) -> Option<String> {
+    let view = MessageView::parse(payload).expect("a message");
+    let id = view.message_annotation("x-opt-daymark-dup-id");
+    id.and_then(daymark_amqp::ValueRef::as_str).map(str::to_owned)
+}
+
 pub(crate) struct Broker {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
@@ -137,9 +194,12 @@ struct Shared {
 struct Counts {
     transfers: usize,
     dispositions: usize,
+    discharges: usize,
     bytes: usize,
     connections: u64,
     containers: Vec<String>,
+    attaches: Vec<RemoteAttach>,
+    detached: Vec<(String, bool)>,
     closed: usize,
 }
 
@@ -151,6 +211,8 @@ pub(crate) struct Settings {
     /// Accepts connections and says nothing.
     pub(crate) frozen: bool,
     pub(crate) refuses_credentials: bool,
+    /// Takes no link to a coordinator.
+    pub(crate) without_transactions: bool,
     /// When it is set, the broker says and does nothing more, and keeps its connections.
     pub(crate) asleep: watch::Sender<bool>,
 }
@@ -163,6 +225,7 @@ impl Settings {
             servers: vec![],
             frozen: false,
             refuses_credentials: false,
+            without_transactions: false,
             asleep: watch::Sender::new(false),
         }
     }
@@ -234,6 +297,16 @@ impl Broker {
 
     pub(crate) fn containers(&self) -> Vec<String> {
         self.shared.counts().containers.clone()
+    }
+
+    /// What was said of every link that was asked for.
+    pub(crate) fn attaches(&self) -> Vec<RemoteAttach> {
+        self.shared.counts().attaches.clone()
+    }
+
+    /// The links that clients ended, by name, and whether for good.
+    pub(crate) fn detached(&self) -> Vec<(String, bool)> {
+        self.shared.counts().detached.clone()
     }
 
     /// Connections that said goodbye.
@@ -312,8 +385,33 @@ struct Peer {
     number: u64,
     shared: Arc<Shared>,
     engine: Engine,
-    outgoing: BTreeSet<LinkId>,
+    /// Links to consumers.
+    outgoing: BTreeMap<LinkId, Outlet>,
+    /// Where links from producers lead; none where every message says so.
+    incoming: BTreeMap<LinkId, Option<String>>,
+    /// Temporary queues by the link that made them.
+    made: BTreeMap<LinkId, String>,
+    transactions: BTreeMap<TxnId, Work>,
+    declared: u64,
     cut: bool,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let mut store = self.shared.store();
+        for work in self.transactions.values() {
+            store.undo(work);
+        }
+        let made: BTreeSet<&String> = self.made.values().collect();
+        store.messages.retain(|_, stored| !made.contains(&stored.queue));
+    }
+}
+
+/// A link to a consumer.
+struct Outlet {
+    queue: String,
+    /// Of a browser: the number of the next message to show.
+    browsed: Option<u64>,
 }
 
 impl Peer {
@@ -329,7 +427,11 @@ impl Peer {
             number,
             shared,
             engine: Engine::server(config, Instant::now()),
-            outgoing: BTreeSet::new(),
+            outgoing: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+            made: BTreeMap::new(),
+            transactions: BTreeMap::new(),
+            declared: 0,
             cut: false,
         }
     }
@@ -410,8 +512,60 @@ impl Peer {
                 state: Some(state),
                 settled: false,
             } => self.on_disposition(link, delivery, context, &state),
-            Event::LinkDetached { link, by_peer, .. } => {
+            Event::Declare { link, delivery, .. } => {
+                self.declared += 1;
+                let txn = TxnId::new(self.declared.to_be_bytes().to_vec());
+                self.transactions.insert(txn.clone(), Work::default());
+                self.engine
+                    .settle(link, delivery, DeliveryState::Declared(txn), true)
+                    .expect("declared");
+            }
+            Event::Discharge {
+                link,
+                delivery,
+                txn,
+                fail,
+            } => self.on_discharge(link, delivery, &txn, fail),
+            Event::Disposition {
+                context,
+                state: Some(DeliveryState::Transactional { txn, outcome }),
+                settled: true,
+                ..
+            } => {
+                assert_eq!(outcome, Some(Outcome::Accepted));
+                let work = self.transactions.get_mut(&txn).expect("a transaction");
+                work.accepted.push(context);
+            }
+            Event::Disposition {
+                context,
+                state: Some(DeliveryState::Outcome(Outcome::Released | Outcome::Modified { .. })),
+                settled: true,
+                ..
+            } => {
+                let mut store = self.shared.store();
+                if let Some(stored) = store.messages.get_mut(&context) {
+                    stored.holder = None;
+                }
+                store.touch();
+            }
+            Event::LinkDetached {
+                link,
+                by_peer,
+                closed,
+                ..
+            } => {
+                if let Some(name) = self.engine.link_name(link).filter(|_| by_peer) {
+                    let ended = (name.to_owned(), closed);
+                    self.shared.counts().detached.push(ended);
+                }
                 self.outgoing.remove(&link);
+                self.incoming.remove(&link);
+                if let Some(queue) = self.made.remove(&link) {
+                    self.shared
+                        .store()
+                        .messages
+                        .retain(|_, stored| stored.queue != queue);
+                }
                 if by_peer {
                     let _ = self.engine.detach(link, true, None);
                 }
@@ -448,21 +602,54 @@ impl Peer {
     }
 
     fn on_link(&mut self, link: LinkId, attach: &RemoteAttach) {
+        self.shared.counts().attaches.push(attach.clone());
+        let mut accept = AcceptOptions::echo(attach);
         let address = match (attach.role, &attach.target, &attach.source) {
+            (Role::Receiver, Some(Target::Coordinator { .. }), _) => {
+                if self.shared.settings.without_transactions {
+                    let error = AmqpError::new(condition::NOT_IMPLEMENTED, "no transactions here");
+                    return self.engine.refuse_link(link, error).expect("refused");
+                }
+                None
+            }
+            (Role::Receiver, Some(Target::Node(node)), _) if node.dynamic => {
+                let queue = format!("temporary-{}-{}", self.number, self.made.len());
+                self.made.insert(link, queue.clone());
+                let mut given = node.clone();
+                given.address = Some(queue.clone());
+                accept.target = Some(Target::Node(given));
+                Some(queue)
+            }
             (Role::Receiver, Some(Target::Node(node)), _) => node.address.clone(),
-            (_, _, source) => source.as_ref().and_then(|source| source.address.clone()),
+            (_, _, source) => Some(
+                source
+                    .as_ref()
+                    .and_then(|source| source.address.clone())
+                    .unwrap_or_default(),
+            ),
         };
-        if address.as_deref() != Some("q") {
+        let known =
+            |address: &String| ["q", "t"].contains(&address.as_str()) || address.starts_with("temporary-");
+        if !address.as_ref().is_none_or(known) {
             let error = AmqpError::new(condition::NOT_FOUND, "there is only q");
             self.engine.refuse_link(link, error).expect("refused");
             return;
         }
-        self.engine
-            .accept_link(link, AcceptOptions::echo(attach))
-            .expect("accepted");
+        self.engine.accept_link(link, accept).expect("accepted");
         match attach.role {
-            Role::Receiver => self.engine.grant_credit(link, 5_000, false).expect("credit"),
-            Role::Sender => drop(self.outgoing.insert(link)),
+            Role::Receiver => {
+                self.incoming.insert(link, address);
+                self.engine.grant_credit(link, 5_000, false).expect("credit");
+            }
+            Role::Sender => {
+                let source = attach.source.as_ref().expect("a source");
+                let browses = source.distribution_mode == Some(DistributionMode::Copy);
+                let outlet = Outlet {
+                    queue: address.expect("a known address"),
+                    browsed: (browses && source.durable == Durability::None).then_some(0),
+                };
+                self.outgoing.insert(link, outlet);
+            }
         }
     }
 
@@ -481,17 +668,75 @@ impl Peer {
                 "the queue is full",
             ))
         } else {
-            self.shared.store().store(message.payload);
+            self.keep(&message);
             Outcome::Accepted
+        };
+        let state = match message.txn {
+            Some(txn) if outcome == Outcome::Accepted => DeliveryState::Transactional {
+                txn,
+                outcome: Some(outcome),
+            },
+            Some(_) | None => outcome.into(),
         };
         match act {
             Act::CutAfter => self.cut = true,
             Act::Mute => {}
             Act::Proceed | Act::Reject | Act::CutBefore => {
                 self.engine
-                    .settle(message.link, message.delivery, outcome.into(), true)
+                    .settle(message.link, message.delivery, state, true)
                     .expect("settled");
             }
+        }
+    }
+
+    fn keep(&mut self, message: &daymark_amqp::Message) {
+        let fixed = self.incoming.get(&message.link).cloned().flatten();
+        let queue = fixed.unwrap_or_else(|| {
+            let view = MessageView::parse(&message.payload).expect("a message");
+            view.to().expect("properties").expect("a destination").to_owned()
+        });
+        let payload = message.payload.clone();
+        match &message.txn {
+            Some(txn) => {
+                let work = self.transactions.get_mut(txn).expect("a transaction");
+                work.sent.push((queue, payload));
+            }
+            None => self.shared.store().store(&queue, payload),
+        }
+    }
+
+    fn on_discharge(&mut self, link: LinkId, delivery: daymark_amqp::DeliveryId, txn: &TxnId, fail: bool) {
+        let act = self.shared.decide(|counts| {
+            counts.discharges += 1;
+            Moment::Discharge(counts.discharges)
+        });
+        if act == Act::CutBefore {
+            self.cut = true;
+            return;
+        }
+        let work = self.transactions.remove(txn).expect("a transaction");
+        let refused = |condition, text: &str| Outcome::rejected(AmqpError::new(condition, text));
+        let outcome = if act == Act::Reject {
+            self.shared.store().undo(&work);
+            refused(condition::TRANSACTION_ROLLBACK, "it took too long")
+        } else if fail {
+            self.shared.store().undo(&work);
+            Outcome::Accepted
+        } else if self.shared.store().commit(work) {
+            Outcome::Accepted
+        } else {
+            refused(
+                Symbol::from_static("daymark:duplicate"),
+                "a message is stored already",
+            )
+        };
+        match act {
+            Act::CutAfter => self.cut = true,
+            Act::Mute => {}
+            Act::Proceed | Act::Reject | Act::CutBefore => self
+                .engine
+                .settle(link, delivery, outcome.into(), true)
+                .expect("settled"),
         }
     }
 
@@ -534,14 +779,30 @@ impl Peer {
 
     fn dispatch(&mut self) {
         let mut store = self.shared.store.lock().expect("the store");
-        for link in &self.outgoing {
-            for (number, stored) in store.messages.iter_mut().filter(|(_, s)| s.holder.is_none()) {
+        for (link, outlet) in &mut self.outgoing {
+            let wanted = |stored: &Stored| stored.queue == outlet.queue;
+            if let Some(next) = outlet.browsed {
+                for (number, stored) in store.messages.range(next..).filter(|(_, s)| wanted(s)) {
+                    if self.engine.sendable(*link) == 0 {
+                        break;
+                    }
+                    let (head, rest) = stored.outgoing();
+                    let outgoing = Outgoing {
+                        head: &head,
+                        settled: true,
+                        ..Outgoing::new(rest)
+                    };
+                    self.engine.send(*link, outgoing).expect("sent");
+                    outlet.browsed = Some(number + 1);
+                }
+                continue;
+            }
+            let free = |stored: &Stored| stored.holder.is_none() && wanted(stored);
+            for (number, stored) in store.messages.iter_mut().filter(|(_, s)| free(s)) {
                 if self.engine.sendable(*link) == 0 {
                     break;
                 }
-                let mut header = MessageView::parse(&stored.payload).expect("a message").header();
-                header.delivery_count = stored.deliveries;
-                let (head, rest) = with_header(&stored.payload, &header).expect("a header");
+                let (head, rest) = stored.outgoing();
                 let outgoing = Outgoing {
                     head: &head,
                     context: *number,

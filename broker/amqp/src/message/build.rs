@@ -4,8 +4,8 @@ use super::Header;
 use crate::desc;
 use crate::value::{Fields, Symbol, Value};
 use crate::write::{
-    ListWriter, put_binary, put_compound, put_fields, put_string, put_timestamp, put_uint, put_ulong,
-    put_value,
+    ListWriter, put_binary, put_compound, put_fields, put_list, put_string, put_timestamp, put_uint,
+    put_ulong, put_value,
 };
 use bytes::Bytes;
 
@@ -182,6 +182,15 @@ impl MessageBuilder {
         let mut buf = self.sections(64);
         section(&mut buf, desc::VALUE);
         put_value(&mut buf, value);
+        buf.into()
+    }
+
+    /// The message with a list of values as its body, in one amqp-sequence section.
+    #[must_use]
+    pub fn sequence(&self, values: &[Value]) -> Bytes {
+        let mut buf = self.sections(64);
+        section(&mut buf, desc::SEQUENCE);
+        put_list(&mut buf, values);
         buf.into()
     }
 

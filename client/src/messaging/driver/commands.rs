@@ -8,17 +8,21 @@ use std::sync::Arc;
 use daymark_amqp::{CommandError, LinkId, Outcome};
 use tokio::sync::oneshot;
 
+use super::temporaries::OpenTemporary;
+use super::transactions::{CommitReply, Transaction, Verdict};
 use super::{COMMANDS_MAX, Closing, Driver, OpenReply, Owner, SessionState, keys};
-use crate::messaging::consumer::ConsumerOptions;
 use crate::messaging::destination::Destination;
 use crate::messaging::error::{OpenError, Refusal, SendError, SettleError};
-use crate::messaging::inbound::{Inbound, SettleReply, Settling, Shelf, Token};
+use crate::messaging::inbound::{Inbound, Receiving, SettleReply, Settling, Shelf, Token};
 use crate::messaging::outbound::{Outbound, Pending};
+use crate::messaging::transaction::Doom;
 
 /// What programs ask of the driver. Keys are theirs.
 pub(in crate::messaging) enum Command {
     OpenSession {
         key: u64,
+        /// Where it is transacted, who is to know that its transaction is lost.
+        transacted: Option<Arc<Doom>>,
         reply: OpenReply,
     },
     CloseSession {
@@ -28,7 +32,7 @@ pub(in crate::messaging) enum Command {
     OpenProducer {
         key: u64,
         session: u64,
-        destination: Destination,
+        destination: Option<Destination>,
         reply: OpenReply,
     },
     CloseProducer {
@@ -43,7 +47,7 @@ pub(in crate::messaging) enum Command {
         key: u64,
         session: u64,
         destination: Destination,
-        options: ConsumerOptions,
+        how: Receiving,
         shelf: Arc<Shelf>,
         reply: OpenReply,
     },
@@ -54,6 +58,28 @@ pub(in crate::messaging) enum Command {
     /// The program has taken messages: there is room for more.
     Taken {
         key: u64,
+    },
+    /// The program wants to know whether the broker has more messages for a consumer.
+    Ask {
+        key: u64,
+        reply: oneshot::Sender<()>,
+    },
+    /// Ends a durable subscription.
+    Unsubscribe {
+        session: u64,
+        key: u64,
+        name: String,
+        reply: OpenReply,
+    },
+    OpenTemporary(OpenTemporary),
+    CloseTemporary {
+        key: u64,
+    },
+    /// Ends the transaction of a session.
+    Discharge {
+        session: u64,
+        verdict: Verdict,
+        reply: CommitReply,
     },
     Settle {
         key: u64,
@@ -106,11 +132,16 @@ impl Driver {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::OpenSession { key, reply } => {
+            Command::OpenSession {
+                key,
+                transacted,
+                reply,
+            } => {
                 let state = SessionState {
                     id: None,
                     opening: Some(reply),
                     closing: None,
+                    transaction: transacted.map(Transaction::new),
                 };
                 self.sessions.insert(key, state);
                 self.begin(key);
@@ -126,29 +157,37 @@ impl Driver {
                 Some(producer) => producer.closing = Some(Closing(reply)),
                 None => Closing(reply).done(),
             },
-            Command::Send { key, pending } => match self.producers.get_mut(&key) {
-                Some(producer) => producer.push(pending),
-                None => pending.refuse(SendError::LinkClosed(Refusal::new(None))),
-            },
+            Command::Send { key, pending } => self.on_send(key, pending),
             Command::OpenConsumer {
                 key,
                 session,
                 destination,
-                options,
+                how,
                 shelf,
                 reply,
-            } => {
-                if self.takes_links(session) {
-                    let name = self.link_name(key);
-                    let inbound = Inbound::new(session, name, destination, options, shelf, reply);
-                    self.consumers.insert(key, inbound);
-                    self.attach_consumer(key);
-                } else {
-                    let _ = reply.send(Err(OpenError::SessionClosed));
-                }
-            }
+            } => self.on_open_consumer(key, (session, destination, how), shelf, reply),
             Command::CloseConsumer { key, reply } => self.on_close_consumer(key, reply),
             Command::Taken { key } => drop(self.thirsty.insert(key)),
+            Command::Ask { key, reply } => {
+                self.thirsty.insert(key);
+                match self.consumers.get_mut(&key) {
+                    Some(consumer) => consumer.ask(reply),
+                    None => drop(reply.send(())),
+                }
+            }
+            Command::Unsubscribe {
+                session,
+                key,
+                name,
+                reply,
+            } => self.on_unsubscribe(session, key, name, reply),
+            Command::OpenTemporary(open) => self.on_open_temporary(open),
+            Command::CloseTemporary { key } => self.on_close_temporary(key),
+            Command::Discharge {
+                session,
+                verdict,
+                reply,
+            } => self.on_discharge(session, verdict, reply),
             Command::Settle {
                 key,
                 token,
@@ -160,24 +199,83 @@ impl Driver {
         }
     }
 
-    fn on_open_producer(&mut self, key: u64, session: u64, destination: Destination, reply: OpenReply) {
+    fn on_send(&mut self, key: u64, pending: Pending) {
+        let Some(producer) = self.producers.get_mut(&key) else {
+            return pending.refuse(SendError::LinkClosed(Refusal::new(None)));
+        };
+        let transaction = self
+            .sessions
+            .get(&producer.session)
+            .and_then(|s| s.transaction.as_ref());
+        match transaction.and_then(Transaction::refuses) {
+            Some(why) => pending.refuse(SendError::RollbackOnly(why)),
+            None => producer.push(pending),
+        }
+    }
+
+    fn on_open_consumer(
+        &mut self,
+        key: u64,
+        (session, destination, mut how): (u64, Destination, Receiving),
+        shelf: Arc<Shelf>,
+        reply: OpenReply,
+    ) {
+        if !self.takes_links(session) {
+            let _ = reply.send(Err(OpenError::SessionClosed));
+            return;
+        }
+        let is_named = self.identity.is_named;
+        how.global = !is_named;
+        let name = match &how.options.subscription {
+            None => self.link_name(key),
+            Some(subscription) => {
+                let selector = how.options.selector.as_deref();
+                match self
+                    .shared_names
+                    .enter(subscription, &destination, selector, is_named)
+                {
+                    Ok(name) => name,
+                    Err(why) => return drop(reply.send(Err(why.into()))),
+                }
+            }
+        };
+        let transacted = self.is_transacted(session);
+        let inbound = Inbound::new(session, transacted, name, destination, how, shelf, reply);
+        self.consumers.insert(key, inbound);
+        self.attach_consumer(key);
+    }
+
+    fn is_transacted(&self, session: u64) -> bool {
+        self.sessions
+            .get(&session)
+            .is_some_and(|s| s.transaction.is_some())
+    }
+
+    fn on_open_producer(
+        &mut self,
+        key: u64,
+        session: u64,
+        destination: Option<Destination>,
+        reply: OpenReply,
+    ) {
         if !self.takes_links(session) {
             let _ = reply.send(Err(OpenError::SessionClosed));
             return;
         }
         let name = self.link_name(key);
-        self.producers
-            .insert(key, Outbound::new(session, name, destination, reply));
+        let transacted = self.is_transacted(session);
+        let outbound = Outbound::new(session, transacted, name, destination, reply);
+        self.producers.insert(key, outbound);
         self.attach_producer(key);
     }
 
-    fn takes_links(&self, session: u64) -> bool {
+    pub(super) fn takes_links(&self, session: u64) -> bool {
         let state = self.sessions.get(&session);
         state.is_some_and(|state| state.closing.is_none())
     }
 
     /// Unique per connection, and the same over its reconnections.
-    fn link_name(&self, key: u64) -> String {
+    pub(super) fn link_name(&self, key: u64) -> String {
         format!("{}-{key}", self.identity.container_id)
     }
 
@@ -187,7 +285,10 @@ impl Driver {
         };
         match wire.engine.begin() {
             Ok(id) => state.id = Some(id),
-            Err(error) => self.end_session(key, &refused(&error)),
+            Err(error) => return self.end_session(key, &refused(&error)),
+        }
+        if self.is_transacted(key) {
+            self.attach_coordinator(key);
         }
     }
 
@@ -198,6 +299,10 @@ impl Driver {
         let Some(session) = self.sessions.get(&producer.session).and_then(|state| state.id) else {
             return;
         };
+        // A temporary destination that is not there yet says when it is.
+        if !producer.destination.as_ref().is_none_or(Destination::stands) {
+            return;
+        }
         match wire.engine.attach_sender(session, producer.attach_options()) {
             Ok(link) => {
                 producer.link = Some(link);
@@ -214,6 +319,9 @@ impl Driver {
         let Some(session) = self.sessions.get(&consumer.session).and_then(|state| state.id) else {
             return;
         };
+        if !consumer.destination.stands() {
+            return;
+        }
         match wire.engine.attach_receiver(session, consumer.attach_options()) {
             Ok(link) => {
                 consumer.link = Some(link);
@@ -230,7 +338,7 @@ impl Driver {
         };
         state.closing = Some(Closing(reply));
         for consumer in keys(&self.consumers, |consumer| consumer.session == key) {
-            self.on_close_consumer(consumer, None);
+            self.close_consumer(consumer, None);
         }
         for producer in self.producers.values_mut().filter(|p| p.session == key) {
             producer.closing.get_or_insert(Closing(None));
@@ -255,23 +363,33 @@ impl Driver {
     /// A producer without anything left to answer ends at once.
     pub(super) fn drop_producer(&mut self, key: u64) {
         if let Some(producer) = self.producers.get(&key) {
-            self.detach(producer.link);
+            self.detach(producer.link, true);
         }
         self.end_producer(key, &Refusal::new(None));
     }
 
     fn on_close_consumer(&mut self, key: u64, reply: Option<oneshot::Sender<()>>) {
+        let Some(session) = self.consumers.get(&key).map(|consumer| consumer.session) else {
+            return Closing(reply).done();
+        };
+        if let Some(reply) = self.leaves_later(session, key, reply) {
+            self.close_consumer(key, reply);
+        }
+    }
+
+    /// Closes a consumer's link. That of a durable subscription is only detached: the subscription stays.
+    pub(super) fn close_consumer(&mut self, key: u64, reply: Option<oneshot::Sender<()>>) {
         if let Some(consumer) = self.consumers.get(&key) {
-            self.detach(consumer.link);
+            self.detach(consumer.link, !consumer.is_durable());
         }
         self.end_consumer(key, &Refusal::new(None));
         Closing(reply).done();
     }
 
-    fn detach(&mut self, link: Option<LinkId>) {
+    pub(super) fn detach(&mut self, link: Option<LinkId>, closed: bool) {
         if let (Some(wire), Some(link)) = (self.wire.as_mut(), link) {
             self.links.remove(&link);
-            let _ = wire.engine.detach(link, true, None);
+            let _ = wire.engine.detach(link, closed, None);
         }
     }
 
@@ -279,6 +397,10 @@ impl Driver {
         let Some(consumer) = self.consumers.get_mut(&key) else {
             return settling.answer(Err(SettleError::LinkClosed));
         };
+        if consumer.transacted && settling.outcome == Outcome::Accepted {
+            let session = consumer.session;
+            return self.on_transacted_accept(session, key, token, settling);
+        }
         if let Some(wire) = self.wire.as_mut().filter(|_| token.generation == self.generation) {
             self.thirsty.insert(key);
             return consumer.settle(&mut wire.engine, token.delivery, settling);
@@ -290,10 +412,10 @@ impl Driver {
         let Some(id) = settling.duplicate_id.clone() else {
             return settling.answer(Err(SettleError::Redelivered));
         };
-        let address = consumer.destination.address().to_owned();
+        let destination = consumer.destination.clone();
         let recovering = consumer.is_recovering();
         for (other_key, other) in &mut self.consumers {
-            if other.destination.address() == address
+            if other.destination == destination
                 && let (Some(incoming), Some(wire)) = (other.take_shelved(&id), self.wire.as_mut())
             {
                 self.thirsty.insert(*other_key);
@@ -303,12 +425,12 @@ impl Driver {
         if self.wire.is_some() && !recovering {
             settling.answer(Err(SettleError::NotRedelivered));
         }
-        self.ghosts.keep(&address, id, key, settling);
+        self.ghosts.keep(&destination, id, key, settling);
     }
 }
 
 /// What our own engine refused, as a refusal.
-fn refused(error: &CommandError) -> Refusal {
+pub(super) fn refused(error: &CommandError) -> Refusal {
     Refusal {
         condition: String::new(),
         description: error.to_string(),

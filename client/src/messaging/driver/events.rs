@@ -57,6 +57,8 @@ impl Driver {
 
     fn on_begun(&mut self, session: SessionId) {
         let begun = self.sessions.values_mut().find(|state| state.id == Some(session));
+        // A transacted session is open when its coordinator is there.
+        let begun = begun.filter(|state| state.transaction.is_none());
         if let Some(reply) = begun.and_then(|state| state.opening.take()) {
             let _ = reply.send(Ok(()));
         }
@@ -77,6 +79,9 @@ impl Driver {
                 self.thirsty.insert(*key);
                 consumer.opening.take()
             }),
+            Some(&Owner::Coordinator(key)) => return self.on_coordinator_attached(key),
+            Some(&Owner::Temporary(key)) => return self.on_temporary_attached(key, attach),
+            Some(Owner::Unsubscribing(_)) => return self.on_subscription_found(link),
             None => None,
         };
         if let Some(opening) = opening {
@@ -101,7 +106,7 @@ impl Driver {
         let recovered = consumer.count(message.settled);
         let view = MessageView::parse(&message.payload).ok();
         let id = view.as_ref().and_then(duplicate_id);
-        let settled_before = id.and_then(|id| self.ghosts.recognise(consumer.destination.address(), id));
+        let settled_before = id.and_then(|id| self.ghosts.recognise(&consumer.destination, id));
         match settled_before {
             Some(settling) if !message.settled => {
                 consumer.settle(&mut wire.engine, message.delivery, settling);
@@ -130,6 +135,7 @@ impl Driver {
         };
         if let Some(consumer) = self.consumers.get_mut(&key) {
             consumer.recovered();
+            consumer.drained();
             self.ghosts.answer(key, &|| SettleError::NotRedelivered);
             self.thirsty.insert(key);
         }
@@ -143,7 +149,8 @@ impl Driver {
         state: Option<&DeliveryState>,
         settled: bool,
     ) {
-        let is_final = settled || state.and_then(DeliveryState::outcome).is_some();
+        let declared = matches!(state, Some(DeliveryState::Declared(_)));
+        let is_final = settled || declared || state.and_then(DeliveryState::outcome).is_some();
         let Some(wire) = self.wire.as_mut().filter(|_| is_final) else {
             return;
         };
@@ -154,9 +161,21 @@ impl Driver {
                     let state = state.cloned().unwrap_or(DeliveryState::ACCEPTED);
                     let _ = wire.engine.settle(link, delivery, state, true);
                 }
-                if let Some(producer) = self.producers.get_mut(key) {
-                    producer.settled(context, state);
+                let Some(producer) = self.producers.get_mut(key) else {
+                    return;
+                };
+                let refusal = producer.settled(context, state, self.epoch);
+                if let Some(refusal) = refusal.filter(|_| producer.transacted) {
+                    let session = producer.session;
+                    self.on_message_refused(session, refusal);
                 }
+            }
+            Some(&Owner::Coordinator(key)) => {
+                if !settled {
+                    let state = state.cloned().unwrap_or(DeliveryState::ACCEPTED);
+                    let _ = wire.engine.settle(link, delivery, state, true);
+                }
+                self.on_coordinator_said(key, context, state);
             }
             Some(Owner::Consumer(key)) => {
                 if let Some(consumer) = self.consumers.get_mut(key) {
@@ -164,7 +183,8 @@ impl Driver {
                     self.thirsty.insert(*key);
                 }
             }
-            None => {}
+            // Nothing is sent on the others.
+            Some(Owner::Temporary(_) | Owner::Unsubscribing(_)) | None => {}
         }
     }
 
@@ -176,6 +196,9 @@ impl Driver {
         match self.links.remove(&link) {
             Some(Owner::Producer(key)) => self.end_producer(key, &refusal),
             Some(Owner::Consumer(key)) => self.end_consumer(key, &refusal),
+            Some(Owner::Coordinator(key)) => self.on_coordinator_detached(key, error),
+            Some(Owner::Temporary(key)) => self.end_temporary(key, &refusal),
+            Some(Owner::Unsubscribing(key)) => self.on_not_unsubscribed(key, refusal),
             None => {}
         }
     }
@@ -197,6 +220,9 @@ impl Driver {
         let Some(mut consumer) = self.consumers.remove(&key) else {
             return;
         };
+        if let Some(subscription) = &consumer.how.options.subscription {
+            self.shared_names.leave(subscription);
+        }
         consumer.fail(ReceiveError::LinkClosed(refusal.clone()), &|| {
             SettleError::OutcomeUnknown
         });
@@ -219,6 +245,9 @@ impl Driver {
             if let Some(reply) = state.opening {
                 let _ = reply.send(Err(OpenError::Refused(refusal.clone())));
             }
+            if let Some(transaction) = state.transaction {
+                transaction.close();
+            }
             if let Some(closing) = state.closing {
                 closing.done();
             }
@@ -232,10 +261,13 @@ impl Driver {
         consumers
             .into_iter()
             .for_each(|key| self.end_consumer(key, refusal));
+        self.end_temporaries_of(key, refusal);
         let (producers, consumers) = (&self.producers, &self.consumers);
         self.links.retain(|_, owner| match owner {
             Owner::Producer(key) => producers.contains_key(key),
             Owner::Consumer(key) => consumers.contains_key(key),
+            Owner::Coordinator(session) => *session != key,
+            Owner::Temporary(_) | Owner::Unsubscribing(_) => true,
         });
     }
 }

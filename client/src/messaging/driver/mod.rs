@@ -6,25 +6,34 @@
 
 mod commands;
 mod events;
+mod temporaries;
+mod transactions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use daymark_amqp::{CloseReason, Event, LinkId, SessionId};
 use daymark_naming_proto::Epoch;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
 
 pub(super) use commands::Command;
+pub(super) use temporaries::OpenTemporary;
+pub(super) use transactions::Verdict;
 
 use super::connect::{self, Opened, close_text};
 use super::connection::{Connection, ConnectionEvent, Line, Shared, Status};
-use super::error::{ConnectError, Disconnected, OpenError, SettleError};
+use super::error::{ConnectError, Disconnected, OpenError, ReceiveError, SettleError};
 use super::factory::{ConnectionFactory, Identity};
 use super::ghosts::Ghosts;
 use super::inbound::Inbound;
 use super::outbound::Outbound;
+use super::subscription::SharedNames;
 use super::wire::Wire;
 use crate::naming::Follow;
+use temporaries::{Temporary, Unsubscribing};
+use transactions::Transaction;
 
 /// The most commands that wait for the driver.
 const COMMANDS_MAX: usize = 1024;
@@ -37,13 +46,14 @@ pub(super) async fn start(
     identity: Identity,
 ) -> Result<Connection, ConnectError> {
     let settings = factory.settings();
+    settings.check().map_err(ConnectError::InvalidSettings)?;
     let attempts_max = limit(settings.initial_connect_attempts);
     let opened = connect::search(factory.clone(), identity.clone(), attempts_max).await?;
     let status = Status::Up {
         epoch: opened.epoch,
         address: opened.address.clone(),
     };
-    let shared = Arc::new(Shared::new(status, settings));
+    let shared = Arc::new(Shared::new(status, settings, identity.is_named));
     let (commands, received) = mpsc::channel(COMMANDS_MAX);
     let (drops, dropped) = mpsc::unbounded_channel();
     let driver = Driver {
@@ -61,6 +71,9 @@ pub(super) async fn start(
         consumers: BTreeMap::new(),
         links: BTreeMap::new(),
         thirsty: BTreeSet::new(),
+        temporaries: BTreeMap::new(),
+        unsubscribing: BTreeMap::new(),
+        shared_names: SharedNames::default(),
         ghosts: Ghosts::default(),
         closing: None,
     };
@@ -78,12 +91,18 @@ struct SessionState {
     opening: Option<OpenReply>,
     /// To be ended when its producers have their answers.
     closing: Option<Closing>,
+    /// Where it is transacted.
+    transaction: Option<Transaction>,
 }
 
 #[derive(Clone, Copy)]
 enum Owner {
     Producer(u64),
     Consumer(u64),
+    /// The transactions of a session.
+    Coordinator(u64),
+    Temporary(u64),
+    Unsubscribing(u64),
 }
 
 /// Why a connection to a broker is no more.
@@ -110,6 +129,9 @@ struct Driver {
     links: BTreeMap<LinkId, Owner>,
     /// Consumers whose credit is to be looked at.
     thirsty: BTreeSet<u64>,
+    temporaries: BTreeMap<u64, Temporary>,
+    unsubscribing: BTreeMap<u64, Unsubscribing>,
+    shared_names: SharedNames,
     ghosts: Ghosts,
     /// The program wants the end; who is to be told.
     closing: Option<Vec<oneshot::Sender<()>>>,
@@ -196,7 +218,7 @@ impl Driver {
             let quiet = events.is_empty();
             events.into_iter().for_each(|event| self.on_event(event));
             self.replenish();
-            let sent = self.pump();
+            let sent = self.advance() + self.pump() + self.advance();
             self.wire.as_mut()?.flush();
             if quiet && sent == 0 {
                 return None;
@@ -210,7 +232,7 @@ impl Driver {
             return;
         };
         while let Some(key) = self.thirsty.pop_first() {
-            if let Some(consumer) = self.consumers.get(&key) {
+            if let Some(consumer) = self.consumers.get_mut(&key) {
                 consumer.replenish(&mut wire.engine);
             }
         }
@@ -224,7 +246,13 @@ impl Driver {
         let mut sent = 0;
         let mut done = Vec::new();
         for (key, producer) in &mut self.producers {
-            sent += producer.pump(&mut wire.engine);
+            sent += if producer.transacted {
+                let state = self.sessions.get_mut(&producer.session);
+                let under = state.and_then(|state| state.transaction.as_mut()?.under());
+                under.map_or(0, |under| producer.pump(&mut wire.engine, Some(under)))
+            } else {
+                producer.pump(&mut wire.engine, None)
+            };
             if producer.is_done() {
                 done.push(*key);
             }
@@ -253,6 +281,12 @@ impl Driver {
         keys(&self.sessions, |_| true)
             .into_iter()
             .for_each(|key| self.begin(key));
+        keys(&self.temporaries, |_| true)
+            .into_iter()
+            .for_each(|key| self.attach_temporary(key));
+        keys(&self.unsubscribing, |_| true)
+            .into_iter()
+            .for_each(|key| self.attach_to_unsubscribe(key));
         keys(&self.producers, |_| true)
             .into_iter()
             .for_each(|key| self.attach_producer(key));
@@ -265,20 +299,21 @@ impl Driver {
     fn lose(&mut self, why: &str) {
         self.wire = None;
         self.links.clear();
+        self.lose_transactions(why);
         for state in self.sessions.values_mut() {
             state.id = None;
         }
         for producer in self.producers.values_mut() {
             producer.rewind();
         }
+        self.lose_temporaries();
+        self.end_browsers();
         for (key, consumer) in &mut self.consumers {
             for mut settling in consumer.lose() {
                 match settling.duplicate_id.clone() {
                     // The lost connection has given it back already.
                     _ if settling.returns_the_message() => settling.answer(Ok(())),
-                    Some(id) => self
-                        .ghosts
-                        .keep(consumer.destination.address(), id, *key, settling),
+                    Some(id) => self.ghosts.keep(&consumer.destination, id, *key, settling),
                     None => settling.answer(Err(SettleError::OutcomeUnknown)),
                 }
             }
@@ -288,21 +323,44 @@ impl Driver {
         let _ = self.shared.events.send(ConnectionEvent::Interrupted { why });
     }
 
+    /// What is shown of a queue in part cannot be continued: its browsers end.
+    fn end_browsers(&mut self) {
+        let begun = |consumer: &Inbound| consumer.how.browse && consumer.opening.is_none();
+        for key in keys(&self.consumers, begun) {
+            if let Some(mut consumer) = self.consumers.remove(&key) {
+                consumer.fail(ReceiveError::BrowseInterrupted, &|| SettleError::LinkClosed);
+            }
+        }
+    }
+
     async fn reconnect(&mut self, reason: String) -> Result<Opened, Disconnected> {
         if self.closing.is_some() {
             return Err(Disconnected::Closed);
         }
         let settings = &self.shared.settings;
-        if !settings.reconnect_enabled {
+        if !settings.reconnect_enabled || settings.reconnect_attempts == 0 {
             return Err(Disconnected::NotReconnected { reason });
         }
-        let attempts_max = limit(settings.reconnect_attempts);
+        let blocking = Duration::from_millis(settings.request_blocking_time_ms);
+        let unblocked = sleep(blocking);
+        let mut is_blocking = true;
+        if blocking == Duration::ZERO {
+            self.unblock(blocking);
+            is_blocking = false;
+        }
+        let attempts_max = limit(self.shared.settings.reconnect_attempts);
         let search = connect::search(self.factory.clone(), self.identity.clone(), attempts_max);
         let mut search = std::pin::pin!(search);
+        let mut unblocked = std::pin::pin!(unblocked);
         loop {
+            self.advance();
             tokio::select! {
                 found = &mut search => {
                     return found.map_err(|error| Disconnected::GaveUp(Arc::new(error)));
+                }
+                () = &mut unblocked, if is_blocking => {
+                    self.unblock(blocking);
+                    is_blocking = false;
                 }
                 Some(left) = self.dropped.recv() => self.take_left(left),
                 command = self.commands.recv() => {
@@ -315,6 +373,14 @@ impl Driver {
         }
     }
 
+    /// Sends that wait since the connection was lost have waited long enough.
+    fn unblock(&mut self, waited: Duration) {
+        let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        for producer in self.producers.values_mut().filter(|p| !p.transacted) {
+            producer.unblock(waited_ms);
+        }
+    }
+
     /// Tells everybody that it is over.
     fn end(mut self, why: &Disconnected) {
         tracing::debug!(%why, "connection over");
@@ -323,6 +389,15 @@ impl Driver {
             if let Some(reply) = state.opening {
                 let _ = reply.send(Err(why.clone().into()));
             }
+            if let Some(transaction) = state.transaction {
+                transaction.end(why);
+            }
+        }
+        for temporary in self.temporaries.into_values() {
+            temporary.end(why);
+        }
+        for unsubscribing in self.unsubscribing.into_values() {
+            unsubscribing.end(why);
         }
         self.producers
             .into_values()
