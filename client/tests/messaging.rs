@@ -11,75 +11,13 @@ use daymark_client::proto::{
     Binding, BrokerAddress, Change, ChangeKind, Epoch, FactorySettings, Object, Revision, WatchMessage,
 };
 use daymark_client::{
-    Advice, BrokerFailure, ConnectError, Connection, ConnectionEvent, ConnectionFactory, ConnectionOptions,
-    Consumer, ConsumerOptions, Credentials, Destination, Disconnected, LookupError, Message, OpenError,
-    Producer, ProducerOptions, ReceiveError, SendError, Session, SettleError,
+    Advice, BrokerFailure, ConnectError, ConnectionEvent, ConnectionFactory, ConnectionOptions,
+    ConsumerOptions, Credentials, Destination, Disconnected, LookupError, Message, OpenError,
+    ProducerOptions, ReceiveError, SendError, SettleError,
 };
 use support::broker::{Act, Broker, Moment, Settings, store};
+use support::client::*;
 use support::{Reply, Server, changed, dead_address, document, name, naming, queue, watch_push};
-
-const WAIT: Duration = Duration::from_secs(10);
-const NOTHING: Duration = Duration::from_millis(80);
-
-fn factory(brokers: &[&Broker]) -> ConnectionFactory {
-    factory_with(brokers, FactorySettings::default())
-}
-
-fn factory_with(brokers: &[&Broker], settings: FactorySettings) -> ConnectionFactory {
-    let addresses = brokers
-        .iter()
-        .map(|broker| (broker.address.ip().to_string(), broker.address.port()));
-    ConnectionFactory::explicit(addresses, settings)
-}
-
-async fn session(brokers: &[&Broker]) -> (Connection, Session) {
-    let connection = factory(brokers).connect().await.expect("connected");
-    let session = connection.session().await.expect("a session");
-    (connection, session)
-}
-
-async fn both(session: &Session) -> (Producer, Consumer) {
-    let q = Destination::queue("q");
-    let producer = session.producer(&q).await.expect("a producer");
-    let consumer = session.consumer(&q).await.expect("a consumer");
-    (producer, consumer)
-}
-
-async fn send(producer: &Producer, texts: &[&str]) {
-    for text in texts {
-        producer.send(Message::text(*text)).await.expect("stored");
-    }
-}
-
-async fn next(consumer: &Consumer) -> daymark_client::Delivery {
-    consumer
-        .receive(WAIT)
-        .await
-        .expect("the consumer lives")
-        .expect("a message")
-}
-
-fn text(delivery: &daymark_client::Delivery) -> String {
-    delivery.message().as_text().expect("text").to_owned()
-}
-
-/// Receives and accepts until nothing more comes.
-async fn drain(consumer: &Consumer) -> Vec<String> {
-    let mut texts = Vec::new();
-    while let Some(delivery) = consumer.receive(NOTHING).await.expect("the consumer lives") {
-        texts.push(text(&delivery));
-        delivery.accept().await.expect("accepted");
-    }
-    texts
-}
-
-async fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + WAIT;
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
 
 #[tokio::test]
 async fn a_message_arrives_as_it_was_sent_and_is_gone_when_accepted() {

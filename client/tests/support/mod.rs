@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod broker;
+pub(crate) mod client;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
