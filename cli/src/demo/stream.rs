@@ -240,7 +240,8 @@ impl Stream {
                 | (Err(SettleError::Redelivered), None) => {}
                 (
                     Err(
-                        error @ (SettleError::Refused(_)
+                        error @ (SettleError::RollbackOnly(_)
+                        | SettleError::Refused(_)
                         | SettleError::AlreadySettled
                         | SettleError::LinkClosed
                         | SettleError::Disconnected(_)),
