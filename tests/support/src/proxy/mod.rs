@@ -82,6 +82,8 @@ struct Shared {
 struct State {
     orders: Vec<Given>,
     connections: Vec<Connection>,
+    /// New connections are frozen from the beginning.
+    frozen: bool,
     over: bool,
 }
 
@@ -142,19 +144,23 @@ impl Proxy {
         }
     }
 
-    /// Freezes every connection there is now.
+    /// Freezes every connection, those too that are made from now on, as if the broker's machine had stopped.
     pub fn freeze(&self) {
-        for connection in &mut self.shared.lock().connections {
-            connection.frozen = true;
-        }
+        self.set_frozen(true);
     }
 
     /// Lets every frozen connection go on where it stopped.
     pub fn thaw(&self) {
-        for connection in &mut self.shared.lock().connections {
-            connection.frozen = false;
-        }
+        self.set_frozen(false);
         self.shared.thawed.notify_all();
+    }
+
+    fn set_frozen(&self, frozen: bool) {
+        let mut state = self.shared.lock();
+        state.frozen = frozen;
+        for connection in &mut state.connections {
+            connection.frozen = frozen;
+        }
     }
 
     /// Closes the port and every connection, as if the broker had died.
@@ -256,14 +262,18 @@ fn serve(
     client.set_nodelay(true)?;
     broker.set_nodelay(true)?;
     let address = listener.local_addr()?;
-    let connection = Connection {
-        client: client.try_clone()?,
-        broker: broker.try_clone()?,
-        frozen: false,
-    };
+    let (cut_client, cut_broker) = (client.try_clone()?, broker.try_clone()?);
     let number = {
         let mut state = shared.lock();
-        state.connections.push(connection);
+        if state.over {
+            return Ok(());
+        }
+        let frozen = state.frozen;
+        state.connections.push(Connection {
+            client: cut_client,
+            broker: cut_broker,
+            frozen,
+        });
         state.connections.len() - 1
     };
     let ways = [
