@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use daymark_naming_core::{Command, Directory};
 use daymark_naming_proto::{ChangeSet, NamingError, Write, Written};
@@ -20,6 +20,8 @@ use crate::state::State;
 
 /// How many entries are applied before their root is published, when more are waiting.
 const BATCH_MAX: usize = 512;
+/// The pause before a snapshot that could not be written is tried again.
+const SNAPSHOT_RETRY: Duration = Duration::from_secs(2);
 
 type Committed = openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>;
 type MachineSnapshot = Snapshot<Committed, u64, BasicNode, SnapshotFile>;
@@ -214,18 +216,34 @@ pub(crate) struct Builder {
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = SnapshotFile;
 
+    /// A snapshot that cannot be written, for want of room most often, is tried again until the replica stops: the
+    /// log goes on meanwhile, and whether writes go on is the log's affair.
     async fn build_snapshot(&mut self) -> Result<MachineSnapshot, io::Error> {
-        let (meta, directory) = (self.meta.clone(), self.directory.clone());
-        let snapshots = self.snapshots.clone();
         let started = Instant::now();
-        let snapshot = blocking(move || {
-            let snapshot = snapshots.write(&meta, &directory)?;
-            Ok(Snapshot { meta, snapshot })
-        })
-        .await?;
+        let snapshot = loop {
+            match self.write().await {
+                Err(error) if !self.snapshots.is_closed() => {
+                    tracing::warn!(%error, "no snapshot: the log keeps what it would release");
+                    tokio::time::sleep(SNAPSHOT_RETRY).await;
+                }
+                written => break written?,
+            }
+        };
         let took_ms = started.elapsed().as_millis();
         tracing::debug!(revision = %self.directory.revision(), took_ms, "snapshot written");
         Ok(snapshot)
+    }
+}
+
+impl Builder {
+    async fn write(&self) -> io::Result<MachineSnapshot> {
+        let (meta, directory) = (self.meta.clone(), self.directory.clone());
+        let snapshots = self.snapshots.clone();
+        blocking(move || {
+            let snapshot = snapshots.write(&meta, &directory)?;
+            Ok(Snapshot { meta, snapshot })
+        })
+        .await
     }
 }
 

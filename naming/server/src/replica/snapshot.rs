@@ -98,6 +98,11 @@ impl SnapshotDir {
         drop(self.writing.turn());
     }
 
+    /// Whether snapshots are given up for good.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.writing.over.load(Ordering::Acquire)
+    }
+
     /// Writes a snapshot and removes the older ones. Blocks the thread.
     pub(crate) fn write(&self, meta: &SnapshotMeta, directory: &Directory) -> io::Result<SnapshotFile> {
         let _turn = self.writing.turn();
