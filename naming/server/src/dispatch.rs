@@ -15,6 +15,7 @@ use daymark_naming_proto::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::explain::{self, Explanation, LeaseLeft};
 use crate::hub::{Hub, Watching};
 use crate::identity::Identity;
 use crate::leases::Leases;
@@ -62,6 +63,7 @@ pub(crate) struct Counters {
     pub(crate) resp_commands: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) connections: AtomicU64,
+    pub(crate) connections_refused: AtomicU64,
     pub(crate) resp_sessions: AtomicU64,
 }
 
@@ -124,6 +126,62 @@ impl Dispatcher {
             Request::Timeline { group } => self.now(|root| document(root, &root.timeline(&group)?)),
             Request::Write(_) => Err(NamingError::invalid("a write is begun, then finished")),
         }
+    }
+
+    /// How a lookup of a name goes.
+    ///
+    /// # Errors
+    /// `ServiceUnavailable` for an answer that has no JSON form, which no real one is.
+    pub(crate) fn explain(&self, name: &Name) -> Result<Answer, NamingError> {
+        self.now(|root| document(root, &Explanation::of(root, name)))
+    }
+
+    /// Every membership and its time left.
+    ///
+    /// # Errors
+    /// As for `explain`.
+    pub(crate) fn lease_list(&self) -> Result<Answer, NamingError> {
+        let now = Instant::now();
+        self.now(|root| {
+            let leases = root.leases().map(|lease| LeaseLeft {
+                left_ms: self.leases.left(&lease.group, &lease.member, now),
+                group: lease.group,
+                member: lease.member,
+                lease: lease.lease,
+                lease_ms: lease.lease_ms,
+            });
+            let revision = root.revision();
+            document(
+                root,
+                &explain::Leases {
+                    revision,
+                    leases: leases.collect(),
+                },
+            )
+        })
+    }
+
+    /// The servers of the directory.
+    ///
+    /// # Errors
+    /// As for `explain`.
+    pub(crate) fn members(&self) -> Result<Answer, NamingError> {
+        self.now(|root| {
+            let standing = self.standing();
+            let leads = standing.leader == Some(self.identity.node);
+            let server = explain::Server {
+                node: self.identity.node,
+                role: if leads { "leader" } else { "follower" },
+                term: standing.term,
+                revision: root.revision(),
+                impaired: self.replica.check_leads().err().map(|error| error.to_string()),
+            };
+            let members = explain::Members {
+                cluster_id: self.identity.cluster_id.clone(),
+                members: vec![server],
+            };
+            document(root, &members)
+        })
     }
 
     /// Whether the server stops.

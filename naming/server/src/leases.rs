@@ -91,6 +91,13 @@ impl Leases {
         }
     }
 
+    /// How many milliseconds a membership goes on without a renewal; `None` where its end is on the way.
+    pub(crate) fn left(&self, group: &GroupName, member: &MemberName, now: Instant) -> Option<u64> {
+        let key = (group.clone(), member.clone());
+        let deadline = self.armed().get(&key).filter(|armed| !armed.ending)?.deadline?;
+        u64::try_from(deadline.saturating_duration_since(now).as_millis()).ok()
+    }
+
     /// Marks and returns those whose time is over, and says when the next one's is.
     fn take_due(&self, now: Instant) -> (Vec<Due>, Option<Instant>) {
         let mut due = Vec::new();

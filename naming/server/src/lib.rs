@@ -11,6 +11,7 @@ mod descriptors;
 mod dispatch;
 mod door;
 mod error;
+mod explain;
 mod http;
 mod hub;
 mod identity;

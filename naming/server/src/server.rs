@@ -254,6 +254,7 @@ fn welcome(
         .connections
         .fetch_add(1, Ordering::Relaxed);
     if connections.len() >= limits.connections_max {
+        Counters::count(&doors.dispatcher().counters.connections_refused);
         let refusal = format!(
             "-LIMITEXCEEDED connections: the limit is {}\r\n",
             limits.connections_max

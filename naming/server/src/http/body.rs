@@ -3,8 +3,8 @@
 use axum::body::Body;
 use bytes::Bytes;
 use daymark_naming_proto::{
-    Attributes, Epoch, Evidence, Export, JoinRequest, LeaseId, MemberName, NamingError, Object,
-    WithdrawReason,
+    Attributes, Epoch, Evidence, Export, FailoverReport, JoinRequest, LeaseId, MemberName, Name, NamingError,
+    Object, WithdrawReason,
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::StatusCode;
@@ -109,6 +109,23 @@ pub(super) struct Publish {
     pub(super) member: MemberName,
     pub(super) epoch: Epoch,
     pub(super) exports: Vec<Export>,
+}
+
+/// How a member took over.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Record {
+    pub(super) member: MemberName,
+    pub(super) epoch: Epoch,
+    pub(super) report: FailoverReport,
+}
+
+/// A name and the one it gets.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rename {
+    pub(super) name: Name,
+    pub(super) target: Name,
 }
 
 #[derive(Deserialize)]

@@ -3,11 +3,16 @@
 //! A plain lookup is answered before any routing; everything else goes through the router. Every answer
 //! carries the revision, the term and the cluster id.
 
+mod about;
 mod body;
+mod call;
+mod groups;
 mod lane;
+mod names;
+mod openapi;
 mod prefixed;
 mod problem;
-mod routes;
+mod table;
 mod text;
 mod watch;
 
@@ -22,7 +27,7 @@ use bytes::{Bytes, BytesMut};
 use daymark_naming_proto::Revision;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -77,7 +82,7 @@ impl Api {
             .keep_alive_timeout(limits.stall_timeout);
         let cluster_id = HeaderValue::from_str(&dispatcher.identity.cluster_id);
         Self {
-            router: routes::router(dispatcher.clone()),
+            router: table::router(dispatcher.clone()),
             dispatcher,
             connections,
             cluster_id: cluster_id.unwrap_or(HeaderValue::from_static("unknown")),
@@ -99,7 +104,10 @@ impl Api {
 
     /// The most frequent question: a name as it is printed, nothing else asked.
     fn straight(&self, request: &Request<Incoming>) -> Option<Answered> {
-        if request.method() != Method::GET || request.uri().query().is_some() {
+        let is_conditional = [IF_MATCH, IF_NONE_MATCH]
+            .iter()
+            .any(|name| request.headers().contains_key(name));
+        if request.method() != Method::GET || request.uri().query().is_some() || is_conditional {
             return None;
         }
         let text = request.uri().path().strip_prefix("/v1/names/")?;

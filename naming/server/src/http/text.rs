@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use daymark_naming_proto::{Name, NamingError, OpId, Revision};
+use daymark_naming_proto::{NamingError, OpId, Revision};
+use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
-use hyper::{HeaderMap, Uri};
 use percent_encoding::percent_decode_str;
 
 /// A part of a path, percent-decoded.
@@ -17,16 +17,6 @@ pub(super) fn decoded(text: &str) -> Result<Cow<'_, str>, NamingError> {
         .map_err(|_| NamingError::InvalidName {
             reason: "a name that is not UTF-8".to_owned(),
         })
-}
-
-/// The name behind `prefix` in a path; the root where nothing is behind it.
-///
-/// # Errors
-/// `InvalidName`.
-pub(super) fn name_after(prefix: &str, uri: &Uri) -> Result<Name, NamingError> {
-    let rest = uri.path().strip_prefix(prefix).unwrap_or_default();
-    let text = decoded(rest.strip_prefix('/').unwrap_or(rest))?;
-    Ok(text.parse()?)
 }
 
 /// `"17"`, as `If-Match` takes it back.
@@ -120,16 +110,6 @@ mod tests {
         ] {
             assert!(milliseconds(text).is_err(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_name_is_what_the_path_says_decoded() {
-        let uri: Uri = "/v1/names/a%20b/%22c%2Fd%22".parse().expect("a URI");
-        let name = name_after("/v1/names", &uri).expect("a name");
-        let components: Vec<&str> = name.components().iter().map(AsRef::as_ref).collect();
-        assert_eq!(components, ["a b", "c/d"]);
-        let root: Uri = "/v1/names/".parse().expect("a URI");
-        assert_eq!(name_after("/v1/names", &root), Ok(Name::root()));
     }
 
     #[test]

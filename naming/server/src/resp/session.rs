@@ -250,6 +250,12 @@ impl Session {
 
     fn own(&mut self, own: Own<'_>) {
         let frame = match own {
+            Own::Explain { name } => {
+                let name = Name::from_bytes(name).map_err(NamingError::from);
+                return self.answer(name.and_then(|name| self.dispatcher.explain(&name)));
+            }
+            Own::Members => return self.answer(self.dispatcher.members()),
+            Own::Leases => return self.answer(self.dispatcher.lease_list()),
             Own::Hello { version } => {
                 self.speak(version);
                 info::hello(&self.dispatcher, self.id, self.resp3)

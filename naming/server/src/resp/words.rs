@@ -14,6 +14,12 @@ pub(super) enum Own<'a> {
     Echo { message: &'a [u8] },
     /// `INFO [section …]`
     Info,
+    /// `EXPLAIN name`
+    Explain { name: &'a [u8] },
+    /// `MEMBERS`
+    Members,
+    /// `LEASE LIST`
+    Leases,
     /// `QUIT`
     Quit,
     /// `HELP`
@@ -55,6 +61,11 @@ impl<'a> Own<'a> {
                 message: arguments.get(1).map_or(&[], |message| &**message),
             },
             ("INFO", _) => Self::Info,
+            ("EXPLAIN", 1 | 2) => Self::Explain {
+                name: arguments.get(1).map_or(&[], |name| &**name),
+            },
+            ("MEMBERS", 1) => Self::Members,
+            ("LEASE", 2) if word(1) == "LIST" => Self::Leases,
             ("QUIT", 1) => Self::Quit,
             ("HELP", _) => Self::Help,
             ("COMMAND", _) => Self::Command { sub: word(1) },
@@ -68,7 +79,7 @@ impl<'a> Own<'a> {
             },
             ("CLIENT", 3 | 4) if matches!(word(1).as_str(), "SETINFO" | "SETNAME") => Self::Client,
             ("AUTH", _) => return Err(no_users()),
-            ("PING" | "ECHO" | "QUIT" | "UNWATCH", count) => {
+            ("PING" | "ECHO" | "QUIT" | "UNWATCH" | "EXPLAIN" | "MEMBERS", count) => {
                 return Err(NamingError::invalid(format!(
                     "{} with {} arguments",
                     word(0),

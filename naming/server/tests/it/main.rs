@@ -5,6 +5,7 @@ mod bad_input;
 mod durability;
 mod leases;
 mod limits;
+mod routes;
 mod start;
 mod support;
 mod verbs;

@@ -262,7 +262,7 @@ impl Reply {
     }
 
     fn parse(bytes: &[u8]) -> Self {
-        let text = String::from_utf8(bytes.to_vec()).expect("UTF-8");
+        let text = String::from_utf8_lossy(bytes);
         let (head, body) = text.split_once("\r\n\r\n").expect("a head");
         let mut lines = head.lines();
         let status = lines.next().and_then(|line| line.split(' ').nth(1));
