@@ -162,14 +162,15 @@ impl Client {
 
     /// The value that is bound; 0 where nothing is.
     fn value(&mut self, name: &str) -> u64 {
-        match self.ask(&["LOOKUP", name]).expect("an answer") {
-            Frame::Bulk(json) => {
-                let binding: Value = serde_json::from_slice(&json).expect("JSON");
-                binding["object"]["value"].as_u64().expect("a number")
-            }
-            Frame::Error(error) if error.starts_with("NAMENOTFOUND") => 0,
-            other => panic!("{name}: {other:?}"),
+        let answer = self.ask(&["LOOKUP", name]).expect("an answer");
+        if matches!(&answer, Frame::Error(error) if error.starts_with("NAMENOTFOUND")) {
+            return 0;
         }
+        let Frame::Bulk(json) = answer else {
+            panic!("{name}: {answer:?}");
+        };
+        let binding: Value = serde_json::from_slice(&json).expect("JSON");
+        binding["object"]["value"].as_u64().expect("a number")
     }
 }
 
@@ -263,13 +264,9 @@ fn write_until_refused(client: &mut Client) -> (u64, String) {
     for count in 0.. {
         assert!(began.elapsed() < PATIENCE, "nothing was refused");
         let object = format!(r#"{{"type":"queue","address":"{count}-{padding}"}}"#);
-        match client
-            .ask(&["BIND", &format!("n{count}"), &object])
-            .expect("an answer")
-        {
-            Frame::Bulk(_) => {}
-            Frame::Error(error) => return (count, error),
-            other => panic!("{other:?}"),
+        let bound = client.ask(&["BIND", &format!("n{count}"), &object]);
+        if let Frame::Error(error) = bound.expect("an answer") {
+            return (count, error);
         }
     }
     unreachable!("counting does not end")
