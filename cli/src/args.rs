@@ -65,6 +65,8 @@ pub(crate) enum Verb {
     Groups(GroupsArgs),
     /// Ask a standby to become the active one
     Promote(PromoteArgs),
+    /// Hand the service of a group over to a standby, without losing or doubling anything
+    Switchover(SwitchoverArgs),
     /// Show every naming server of the provider list
     Status(StatusArgs),
     /// Kill the active broker under load, and count
@@ -397,6 +399,27 @@ pub(crate) struct PromoteArgs {
     pub(crate) asking: Asking,
 }
 
+/// `daymark switchover`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The active broker closes its port, withdraws its names and releases the store; the other one takes over at
+once, and the old one stays as its standby. Clients reconnect. If the other one does not become active, the
+old one takes the service back, and the command fails.
+
+Examples:
+  daymark switchover orders
+  daymark switchover orders --to one")]
+pub(crate) struct SwitchoverArgs {
+    /// The group
+    pub(crate) group: GroupName,
+    /// Who shall be active [default: a ready primary before a ready backup, then by name]
+    #[arg(long, value_name = "MEMBER")]
+    pub(crate) to: Option<MemberName>,
+    /// Where to ask.
+    #[command(flatten)]
+    pub(crate) asking: Asking,
+}
+
 /// `daymark status`.
 #[derive(Args, Debug)]
 pub(crate) struct StatusArgs {
@@ -453,6 +476,7 @@ impl Verb {
             Self::Watch(args) => args.asking.json,
             Self::Groups(args) => args.asking.json,
             Self::Promote(args) => args.asking.json,
+            Self::Switchover(args) => args.asking.json,
             Self::Status(args) => args.asking.json,
             Self::Demo(args) => args.json,
         }

@@ -72,8 +72,6 @@ fn broker_ended(error: BrokerError) -> Failure {
         ),
         BrokerError::StepFailed { .. } => ("PromotionFailed", None),
         BrokerError::StoreFailed { .. } => ("StoreFailed", None),
-        BrokerError::Superseded { .. } => ("Superseded", Some("started again, it becomes the standby")),
-        BrokerError::Isolated => ("Isolated", Some("started again, it becomes the standby")),
     };
     let failure = Failure::new(code, &error).exiting(error.exit_code());
     match hint {

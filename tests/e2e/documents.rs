@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use daymark_broker_server::Config;
+use daymark_broker_server::{Config, EVENT_CODES};
 use serde_json::Value;
 
 use crate::stage::program;
@@ -34,6 +34,54 @@ fn the_settings_documented_are_read_and_are_the_defaults() {
     assert_eq!(documented.drain_timeout, default.drain_timeout);
     assert_eq!(documented.journal.segment_bytes, default.journal.segment_bytes);
     assert_eq!(documented.journal.preallocate, default.journal.preallocate);
+}
+
+/// The rows of a table in `docs/failover.md`, each as its cells.
+fn failover_table(name: &str) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(root().join("docs/failover.md")).expect("docs/failover.md");
+    let (begin, end) = (format!("<!-- {name} -->"), format!("<!-- /{name} -->"));
+    let after = text.split_once(&begin).expect("where the table begins").1;
+    let table = after.split_once(&end).expect("where it ends").0;
+    let cells = |line: &str| {
+        let cells = line.trim().trim_matches('|').split(" | ");
+        cells
+            .map(|cell| cell.trim().trim_matches('`').to_owned())
+            .collect()
+    };
+    table.trim().lines().skip(2).map(cells).collect()
+}
+
+#[test]
+fn every_setting_of_failover_is_documented_with_its_default() {
+    let table = failover_table("settings");
+    let lines = table.iter().map(|row| format!("{} = {}\n", row[0], row[1]));
+    let program = program();
+    let file = program.file(
+        "broker.toml",
+        &format!("[failover]\n{}", lines.collect::<String>()),
+    );
+    let documented = Config::read(&file).expect("settings that can be used");
+    let default = Config::default();
+    assert_eq!(documented.failover, default.failover);
+    assert_eq!(documented.active_transport, default.active_transport);
+    assert_eq!(documented.switchover_drain, default.switchover_drain);
+    // Whoever writes an unknown key is told every key there is.
+    let file = program.file("unknown.toml", "[failover]\nunknown = 1\n");
+    let refused = Config::read(&file).expect_err("an unknown key").to_string();
+    let expected = refused
+        .split_once("expected one of")
+        .expect("the keys there are")
+        .1;
+    let keys: BTreeSet<&str> = expected.split('`').skip(1).step_by(2).collect();
+    let rows: BTreeSet<&str> = table.iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(rows, keys);
+}
+
+#[test]
+fn every_event_code_is_documented() {
+    let table = failover_table("events");
+    let rows: BTreeSet<&str> = table.iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(rows, EVENT_CODES.into_iter().collect());
 }
 
 fn root() -> PathBuf {

@@ -16,6 +16,9 @@ use crate::stage::{Pair, SOON, Stage, wait};
 /// A lease nobody lives long enough to see end.
 const LONG_LEASE: &str = "[failover]\nlease_ms = 3600000\n";
 
+/// A primary that is back stays what it is.
+const NO_FAILBACK: &str = "[failover]\nauto_switchover = false\n";
+
 #[test]
 fn a_standby_is_ready_and_has_no_messaging_port_no_store_and_no_export() {
     let pair = Pair::new("");
@@ -141,7 +144,7 @@ fn a_planned_stop_withdraws_the_exports_and_is_no_failover() {
 
 #[test]
 fn a_frozen_active_can_neither_store_nor_acknowledge_nor_change_a_name_after_a_forced_takeover() {
-    let mut pair = Pair::new(LONG_LEASE);
+    let pair = Pair::new(LONG_LEASE);
     wait(async {
         let old = alone(pair.one.broker.port).await;
         let old = producer(&old).await;
@@ -161,13 +164,7 @@ fn a_frozen_active_can_neither_store_nor_acknowledge_nor_change_a_name_after_a_f
         send(&producer(&new).await, &["after"]).await;
 
         pair.one.process.thaw();
-        let status = pair.one.process.ended(SOON);
-        assert_eq!(
-            status.code(),
-            Some(SUPERSEDED),
-            "{}",
-            pair.one.process.whole_log()
-        );
+        pair.one.watches("two");
         let outcome = unacknowledged.await;
         assert!(
             outcome.is_err(),
@@ -184,7 +181,7 @@ fn a_frozen_active_can_neither_store_nor_acknowledge_nor_change_a_name_after_a_f
 
 #[test]
 fn a_superseded_broker_started_again_is_the_standby() {
-    let mut pair = Pair::new("");
+    let mut pair = Pair::new(NO_FAILBACK);
     pair.one.process.kill_9();
     pair.stage.group_served_by("two", 2);
     pair.one.restart(&pair.stage);
@@ -196,8 +193,78 @@ fn a_superseded_broker_started_again_is_the_standby() {
     assert!(TcpStream::connect(("127.0.0.1", pair.one.broker.port)).is_err());
 }
 
-/// The exit code of a broker that met a newer epoch.
-const SUPERSEDED: i32 = 12;
+#[test]
+fn a_frozen_active_is_followed_by_itself_and_becomes_the_standby_when_it_wakes() {
+    let pair = Pair::new(NO_FAILBACK);
+    pair.one.process.freeze();
+    pair.stage.group_served_by("two", 2);
+    pair.one.process.thaw();
+    pair.one.watches("two");
+    assert!(TcpStream::connect(("127.0.0.1", pair.one.broker.port)).is_err());
+    // The pair is whole again: the next freeze is followed as well.
+    pair.two.process.freeze();
+    pair.stage.group_served_by("one", 3);
+    pair.two.process.thaw();
+    pair.two.watches("one");
+}
+
+#[test]
+fn a_primary_that_wakes_or_is_started_again_is_handed_the_service() {
+    let mut pair = Pair::new("[failover]\nfailback_delay_ms = 100\n");
+    pair.one.process.freeze();
+    pair.stage.group_served_by("two", 2);
+    pair.one.process.thaw();
+    pair.stage.group_served_by("one", 3);
+    pair.two.watches("one");
+    pair.one.process.kill_9();
+    pair.stage.group_served_by("two", 4);
+    pair.one.restart(&pair.stage);
+    pair.stage.group_served_by("one", 5);
+}
+
+#[test]
+fn a_switchover_loses_nothing_and_the_old_active_is_the_standby_in_the_same_process() {
+    let pair = Pair::new("");
+    wait(async {
+        let connection = connect(&pair.stage).await;
+        let producer = producer(&connection).await;
+        send(&producer, &["a"]).await;
+        for (to, from, epoch) in [("two", &pair.one, 2), ("one", &pair.two, 3)] {
+            let switched = pair.stage.switch_over(to);
+            assert_eq!((&switched["to"], &switched["epoch"]), (&to.into(), &epoch.into()));
+            pair.stage.group_served_by(to, epoch);
+            from.watches(to);
+            send(&producer, &[to]).await; // On the same connection, which found its way.
+        }
+        connection.close().await;
+        let connection = connect(&pair.stage).await;
+        assert_eq!(receive_all(&connection, 3).await, ["a", "two", "one"]);
+    });
+}
+
+#[test]
+fn a_switchover_that_cannot_be_says_why() {
+    let mut pair = Pair::new("");
+    for (arguments, code, exit) in [
+        (&["switchover", "nothing"][..], "GroupNotFound", 3),
+        (&["switchover", "orders", "--to", "three"], "MemberNotFound", 3),
+        (&["switchover", "orders", "--to", "one"], "ActiveAlready", 1),
+    ] {
+        let refused = pair.stage.ask(arguments);
+        assert_eq!(refused.code, Some(exit), "{refused:?}");
+        let begins = format!("error: {code}: ");
+        assert!(refused.stderr.starts_with(&begins), "{refused:?}");
+    }
+    pair.two.process.terminate();
+    pair.two.process.ended(SOON);
+    let refused = pair.stage.ask(&["switchover", "orders"]);
+    assert_eq!(refused.code, Some(4), "{refused:?}");
+    pair.one.process.terminate();
+    pair.one.process.ended(SOON);
+    let refused = pair.stage.ask(&["switchover", "orders"]);
+    assert_eq!(refused.code, Some(4), "{refused:?}");
+    assert!(refused.stderr.starts_with("error: NoActive: "), "{refused:?}");
+}
 
 /// A publication under the old epoch is refused.
 async fn assert_stale(stage: &Stage) {

@@ -65,6 +65,18 @@ impl Stage {
         }
     }
 
+    /// Asks for a switchover until the active broker has heard that the other one is ready, and returns the
+    /// answer.
+    #[track_caller]
+    pub(crate) fn switch_over(&self, to: &str) -> Value {
+        eventually_some(SOON, "a ready standby", || {
+            let ran = self.ask(&["switchover", "orders", "--to", to, "--json"]);
+            let is_early = ran.stderr.contains("NotReady") || ran.stderr.contains("MemberNotHeard");
+            assert!(ran.code == Some(0) || is_early, "{ran:?}");
+            (ran.code == Some(0)).then(|| ran.json())
+        })
+    }
+
     /// Waits until group `orders` has this active member, with its exports published under this epoch.
     #[track_caller]
     pub(crate) fn group_served_by(&self, name: &str, epoch: u64) -> Value {
@@ -127,6 +139,15 @@ fn start(stage: &Stage, name: &str, role: &str, config: Option<PathBuf>) -> Memb
 }
 
 impl Member {
+    /// Waits until it is a standby that watches this member.
+    #[track_caller]
+    pub(crate) fn watches(&self, active: &str) {
+        eventually(SOON, &format!("{} watches {active}", self.broker.name), || {
+            http_get(&self.admin, "/v1/status")
+                .is_some_and(|answer| answer.body["phase"] == "standby" && answer.body["watching"] == active)
+        });
+    }
+
     /// Starts it again after it ended.
     #[track_caller]
     pub(crate) fn restart(&mut self, stage: &Stage) {

@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use daymark_broker_core::failover::{
-    Action, Event, Failover, GroupSeen, NamingEvent, PeerEvent, ProbeAnswer, Refusal, Settings, StepEvent,
+    About, Action, Event, Failover, GroupSeen, NamingEvent, PeerEvent, ProbeAnswer, Refusal, Settings,
+    StepEvent,
 };
 use daymark_naming_proto::{Epoch, MemberName, MemberState, Role};
 use proptest::prelude::*;
@@ -30,7 +31,7 @@ fn turn() -> impl Strategy<Value = Turn> {
         4 => (0..8_u8).prop_map(|how| Turn::NamingAnswers { how }),
         6 => (0..2_u8, 0..6_u8, 0..2_u64).prop_map(|(peer, how, ahead)| Turn::PeerSpeaks { peer, how, ahead }),
         6 => (0..4_u8).prop_map(|how| Turn::ProbeEnds { how }),
-        1 => (0..2_u8).prop_map(|how| Turn::Operator { how }),
+        1 => (0..3_u8).prop_map(|how| Turn::Operator { how }),
         1 => any::<bool>().prop_map(|superseded| Turn::StoreEnds { superseded }),
         1 => Just(Turn::SomebodyClaims),
         1 => Just(Turn::SomebodyWrites),
@@ -146,6 +147,12 @@ impl World {
                 assert_eq!(self.written, Some(*epoch));
                 self.begin(action);
             }
+            Action::HandOver { .. } => {
+                assert!(
+                    !self.port_open && !self.locked,
+                    "somebody else is told and the store is held"
+                );
+            }
             Action::Announce { state, epoch } => {
                 let active = *state == MemberState::Active;
                 assert_eq!(active, self.port_open);
@@ -195,6 +202,7 @@ impl World {
             Turn::NamingAnswers { how } => self.answer_naming(*how),
             Turn::PeerSpeaks { peer, how, ahead } => self.speak(*peer, *how, *ahead),
             Turn::ProbeEnds { how } => self.end_probe(*how),
+            Turn::Operator { how: 2.. } => self.tell(Event::Switchover { to: None }),
             Turn::Operator { how } => self.tell(Event::Promote { force: *how == 0 }),
             Turn::StoreEnds { superseded } => self.end_store(*superseded),
             Turn::SomebodyClaims => self.naming_epoch += 1,
@@ -310,6 +318,7 @@ impl World {
             | Action::Probe { .. }
             | Action::Announce { .. }
             | Action::SayGoodbye { .. }
+            | Action::HandOver { .. }
             | Action::Withdraw { .. }
             | Action::ClosePort { .. }
             | Action::Release
@@ -352,6 +361,10 @@ impl World {
             peer: peer.clone(),
             state,
             epoch,
+            about: About {
+                is_ready: ahead == 0,
+                ..About::default()
+            },
         };
         let event = match how {
             0 => PeerEvent::Dropped { peer },

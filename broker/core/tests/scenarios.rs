@@ -5,13 +5,14 @@
 //! made. `until MILLISECONDS` lets time pass. An expected line is `MILLISECONDS ACTION`, in order. Lines that begin with `#` are comments. With `UPDATE_SCENARIOS=1` the expected part is
 //! written anew, to be reviewed as a diff.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use daymark_broker_core::failover::{
-    Event, Failover, GroupSeen, NamingEvent, PeerEvent, ProbeAnswer, Refusal, Settings, StepEvent, Tries,
+    About, EVENT_CODES, Event, Failover, GroupSeen, NamingEvent, PeerEvent, ProbeAnswer, Refusal, Settings,
+    StepEvent, Tries,
 };
 use daymark_naming_proto::{Epoch, MemberName, MemberState, Role};
 
@@ -30,6 +31,19 @@ fn every_story_ends_as_it_is_told() {
     assert!(files.len() >= 10, "only {} scenarios were found", files.len());
     let wrong: Vec<String> = files.iter().filter_map(|path| check(path).err()).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+/// No code is without a story, and no story has a code that is not in the list.
+#[test]
+fn every_event_code_is_told_of_in_some_story() {
+    let mut told = BTreeSet::new();
+    for entry in std::fs::read_dir(folder()).expect("the folder of scenarios") {
+        let text = std::fs::read_to_string(entry.expect("an entry").path()).expect("a scenario");
+        let notes = text.lines().filter_map(|line| line.split_once(" note "));
+        told.extend(notes.filter_map(|(_, note)| note.split(' ').next().map(str::to_owned)));
+    }
+    let listed: BTreeSet<String> = EVENT_CODES.iter().map(|code| (*code).to_owned()).collect();
+    assert_eq!(told, listed);
 }
 
 fn check(path: &Path) -> Result<(), String> {
@@ -149,6 +163,11 @@ fn set(settings: &mut Settings, setting: &str, value: &str) -> Result<(), String
         "start_up_max_try_count" => settings.start_up_max_try_count = number(value)?,
         "fail_over_max_try_count" if value == "-1" => settings.fail_over_max_try_count = Tries::Never,
         "fail_over_max_try_count" => settings.fail_over_max_try_count = Tries::Times(number(value)?),
+        "auto_switchover" => settings.auto_switchover = value == "true",
+        "failback_delay_ms" => settings.failback_delay = ms()?,
+        "switchover_timeout_ms" => settings.switchover_timeout = ms()?,
+        "step_timeout_ms" => settings.step_timeout = ms()?,
+        "recovery_timeout_ms" => settings.recovery_timeout = ms()?,
         "failover_on_shutdown" => settings.failover_on_shutdown = value == "true",
         "lease_ms" => settings.lease = ms()?,
         "lock_window" => settings.lock_window = ms()?,
@@ -170,6 +189,9 @@ fn event(text: &str) -> Option<Event> {
         "started" => Event::Started,
         "promote" => Event::Promote {
             force: said.is("force"),
+        },
+        "switchover" => Event::Switchover {
+            to: said.0.get("to").and_then(|name| name.parse().ok()),
         },
         "stop" => Event::Stop,
         "store-superseded" => Event::StoreSuperseded {
@@ -216,6 +238,21 @@ impl Said<'_> {
         })
     }
 
+    /// `primary`, `ready`, `run=N` and `to=MEMBER`, each of which may be missing.
+    fn about(&self) -> About {
+        let role = if self.is("primary") {
+            Role::Primary
+        } else {
+            Role::Backup
+        };
+        About {
+            role,
+            is_ready: self.is("ready"),
+            incarnation: self.number("run").unwrap_or(0),
+            hands_over_to: self.0.get("to").and_then(|name| name.parse().ok()),
+        }
+    }
+
     fn refusal(&self) -> Option<Refusal> {
         Some(match *self.0.get("refusal")? {
             "not-member" => Refusal::NotMember,
@@ -255,6 +292,7 @@ fn peer_event(word: &str, said: &Said<'_>) -> Option<PeerEvent> {
                 MemberState::Standby
             },
             epoch: said.epoch("epoch")?,
+            about: said.about(),
         },
         "leaving" => PeerEvent::Leaving {
             peer: said.peer()?,

@@ -104,7 +104,7 @@ impl Broker {
         let failover = Failover::new(me.member.clone(), me.role, config.failover);
         let board = StatusBoard::new(about(&me, &options.store), failover.view());
         let (heard_by, heard) = mpsc::channel(1024);
-        let (promotes_to, promotes) = mpsc::channel(16);
+        let (wishes_to, wishes) = mpsc::channel(16);
         let interval = config.failover.timing.heartbeat;
         let mesh = Mesh::start(peer.listener, &first_heartbeat(&me), interval, heard_by);
         let mesh = mesh.map_err(|source| BrokerError::Listen {
@@ -114,7 +114,7 @@ impl Broker {
         })?;
         let store = options.store.store(&me.group, &config);
         let mut tasks = JoinSet::new();
-        tasks.spawn(admin::serve(admin.listener, board.clone(), promotes_to));
+        tasks.spawn(admin::serve(admin.listener, board.clone(), wishes_to));
         let driver = Driver::new(Parts {
             naming: Naming::new(options.naming, naming_config()),
             me,
@@ -122,7 +122,7 @@ impl Broker {
             store,
             mesh,
             heard,
-            promotes,
+            wishes,
             board,
             failover,
         });

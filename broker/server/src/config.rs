@@ -31,8 +31,39 @@ pub struct Config {
     pub advertise_host: Option<String>,
     /// `peer_listen`: where heartbeats are received. Default: the host of `--listen`, any free port.
     pub peer_listen: Option<Endpoint>,
+    /// `[failover] active_transport_url`: how a standby finds the active broker. Default `gms://active`.
+    pub active_transport: ActiveTransport,
+    /// `[failover] switchover_drain_ms`: how long a handover lets deliveries end. Default 25 ms, and never
+    /// more than `drain_timeout_ms`.
+    pub switchover_drain: Duration,
     /// `drain_timeout_ms`: how long a planned stop lets deliveries end. Default 1,000 ms.
     pub drain_timeout: Duration,
+}
+
+/// How a standby finds the active broker. Text form `gms://active` or `tcp://HOST:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ActiveTransport {
+    /// Through the group's membership: naming, and whoever is heard.
+    Group,
+    /// At this peer port (`peer_listen` of the other broker), and as with `Group` beside that.
+    Tcp(Endpoint),
+}
+
+impl std::str::FromStr for ActiveTransport {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "gms://active" {
+            return Ok(Self::Group);
+        }
+        match text.strip_prefix("tcp://") {
+            Some(endpoint) => endpoint
+                .parse()
+                .map(Self::Tcp)
+                .map_err(|error: daymark_client::proto::InvalidEndpoint| error.to_string()),
+            None => Err(format!("{text:?}: write gms://active or tcp://HOST:PORT")),
+        }
+    }
 }
 
 /// A connection factory to export.
@@ -56,6 +87,8 @@ impl Default for Config {
             postgres: PostgresOptions::default(),
             advertise_host: None,
             peer_listen: None,
+            active_transport: ActiveTransport::Group,
+            switchover_drain: Duration::from_millis(25),
             drain_timeout: Duration::from_millis(1000),
         }
     }
@@ -123,12 +156,18 @@ impl Default for Raw {
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RawFailover {
+    active_transport_url: String,
     check_health_response_timeout: u64,
     discovery_response_timeout: u64,
     start_up_max_try_count: u32,
     fail_over_max_try_count: i64,
     auto_switchover: bool,
+    failback_delay_ms: u64,
     failover_on_shutdown: bool,
+    switchover_drain_ms: u64,
+    switchover_timeout_ms: u64,
+    step_timeout_ms: u64,
+    recovery_timeout_ms: u64,
     lease_ms: u64,
     claim_timeout_ms: u64,
     lock_window_ms: u64,
@@ -142,6 +181,7 @@ impl Default for RawFailover {
         let settings = Settings::default();
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Self {
+            active_transport_url: "gms://active".to_owned(),
             check_health_response_timeout: ms(settings.check_health_response_timeout),
             discovery_response_timeout: ms(settings.discovery_response_timeout),
             start_up_max_try_count: settings.start_up_max_try_count,
@@ -149,7 +189,12 @@ impl Default for RawFailover {
                 Tries::Never => -1,
                 Tries::Times(times) => i64::from(times),
             },
-            auto_switchover: false,
+            auto_switchover: settings.auto_switchover,
+            failback_delay_ms: ms(settings.failback_delay),
+            switchover_drain_ms: ms(Config::default().switchover_drain),
+            switchover_timeout_ms: ms(settings.switchover_timeout),
+            step_timeout_ms: ms(settings.step_timeout),
+            recovery_timeout_ms: ms(settings.recovery_timeout),
             failover_on_shutdown: settings.failover_on_shutdown,
             lease_ms: ms(settings.lease),
             claim_timeout_ms: ms(settings.claim_timeout),
@@ -247,7 +292,13 @@ impl Raw {
     fn checked(self) -> Result<Config, ConfigError> {
         self.messaging.check()?;
         let peer_listen = self.peer_listen.map(|text| text.parse()).transpose();
+        let active_transport = self.failover.active_transport_url.parse();
         let config = Config {
+            active_transport: active_transport.map_err(|reason| ConfigError::Endpoint {
+                setting: "active_transport_url",
+                reason,
+            })?,
+            switchover_drain: time("switchover_drain_ms", self.failover.switchover_drain_ms)?,
             failover: self.failover.checked()?,
             messaging: self.messaging,
             factories: self.factories,
@@ -304,13 +355,6 @@ impl Config {
 
 impl RawFailover {
     fn checked(self) -> Result<Settings, ConfigError> {
-        if self.auto_switchover {
-            return Err(ConfigError::NotBuilt {
-                setting: "auto_switchover",
-                value: "true",
-                instead: "a primary that is back stays standby; leave the setting out or write false",
-            });
-        }
         let tries = match self.fail_over_max_try_count {
             -1 => Tries::Never,
             count => Tries::Times(u32::try_from(count).map_err(|_| ConfigError::OutOfRange {
@@ -327,7 +371,12 @@ impl RawFailover {
             discovery_response_timeout: time("discovery_response_timeout", self.discovery_response_timeout)?,
             start_up_max_try_count: self.start_up_max_try_count,
             fail_over_max_try_count: tries,
+            auto_switchover: self.auto_switchover,
+            failback_delay: time("failback_delay_ms", self.failback_delay_ms)?,
             failover_on_shutdown: self.failover_on_shutdown,
+            switchover_timeout: time("switchover_timeout_ms", self.switchover_timeout_ms)?,
+            step_timeout: time("step_timeout_ms", self.step_timeout_ms)?,
+            recovery_timeout: time("recovery_timeout_ms", self.recovery_timeout_ms)?,
             lease: time("lease_ms", self.lease_ms)?,
             claim_timeout: time("claim_timeout_ms", self.claim_timeout_ms)?,
             lock_window: time("lock_window_ms", self.lock_window_ms)?,
@@ -410,7 +459,16 @@ mod tests {
                 "[failover]\nfail_over_max_try_count = -2",
                 "fail_over_max_try_count",
             ),
-            ("[failover]\nauto_switchover = true", "not built"),
+            (
+                "[failover]\nactive_transport_url = \"udp://a\"",
+                "active_transport_url",
+            ),
+            (
+                "[failover]\nactive_transport_url = \"tcp://a\"",
+                "active_transport_url",
+            ),
+            ("[failover]\nswitchover_timeout_ms = 0", "switchover_timeout_ms"),
+            ("[failover]\nstep_timeout_ms = 0", "step_timeout_ms"),
             ("[failover]\nheartbeat_ms = 18446744073709551615", "heartbeat_ms"),
             ("[journal]\nsegment_bytes = 1", "segment_bytes"),
             ("[postgres]\nsession_timeout_ms = 10", "session_timeout_ms"),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use daymark_broker_core::failover::{Ending, InvalidSettings, Step};
-use daymark_client::proto::{Epoch, Name};
+use daymark_client::proto::Name;
 
 use crate::messaging::MessagingConfigError;
 
@@ -37,20 +37,11 @@ pub enum BrokerError {
         /// Why.
         why: String,
     },
-    /// Another broker has a newer epoch. Started again, this one becomes its standby.
-    #[error("superseded by epoch {epoch}")]
-    Superseded {
-        /// The newer epoch.
-        epoch: Epoch,
-    },
-    /// Neither naming nor a peer could be reached for longer than the lease.
-    #[error("isolated from naming and from every peer for longer than the lease")]
-    Isolated,
 }
 
 impl BrokerError {
     /// The exit code of the process: 2 configuration, 6 an endpoint cannot listen, 10 a promotion failed,
-    /// 11 the store failed, 12 superseded, 13 isolated.
+    /// 11 the store failed.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
@@ -58,8 +49,6 @@ impl BrokerError {
             Self::Listen { .. } => 6,
             Self::StepFailed { .. } => 10,
             Self::StoreFailed { .. } => 11,
-            Self::Superseded { .. } => 12,
-            Self::Isolated => 13,
         }
     }
 
@@ -69,8 +58,6 @@ impl BrokerError {
             Ending::Stopped => return Ok(()),
             Ending::StepFailed { step, why } => Self::StepFailed { step, why },
             Ending::StoreFailed { why } => Self::StoreFailed { why },
-            Ending::Superseded { epoch } => Self::Superseded { epoch },
-            Ending::Isolated => Self::Isolated,
         })
     }
 }
@@ -93,16 +80,6 @@ pub enum ConfigError {
         path: PathBuf,
         /// What the parser found, with line and column.
         reason: String,
-    },
-    /// A setting whose behaviour this version does not have.
-    #[error("{setting} = {value} is not built in this version: {instead}")]
-    NotBuilt {
-        /// The setting.
-        setting: &'static str,
-        /// What was asked for.
-        value: &'static str,
-        /// What can be had.
-        instead: &'static str,
     },
     /// A number outside its range.
     #[error("{setting} is {value}: {rule}")]

@@ -69,7 +69,7 @@ impl Stage {
             naming: providers(self.naming_port),
             listen: endpoint(free_port()),
             admin: None,
-            config: None,
+            config: self.config("[failover]\nauto_switchover = false\n"),
         }
     }
 
@@ -203,6 +203,28 @@ impl Running {
             status["phase"] == "standby" && status["watching"] == name
         })
         .await
+    }
+
+    /// Waits until the broker that is active could hand over to this one.
+    async fn ready_behind(&self, active: &str) {
+        self.standby_watching(active).await;
+        self.status_when("that it is ready", |status| status["ready"] == true)
+            .await;
+    }
+
+    /// Asks for a switchover until the active broker has heard that the other one is ready.
+    async fn switch_over(&self, to: &str) -> HttpAnswer {
+        let asking = async {
+            loop {
+                let answer = self.post("/v1/switchover", json!({"to": to})).await;
+                if !["NotReady", "MemberNotHeard"].contains(&answer.body["code"].as_str().unwrap_or("")) {
+                    return answer;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let asked = tokio::time::timeout(PATIENCE, asking).await;
+        asked.expect("the standby is heard to be ready")
     }
 
     fn serves_messages(&self) -> bool {
@@ -445,7 +467,7 @@ async fn a_name_bound_by_hand_ends_the_promotion() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_forces_the_standby_and_the_old_active_ends_superseded() {
+async fn an_operator_forces_the_standby_and_the_old_active_becomes_its_standby() {
     let stage = Stage::with_naming().await;
     let a = stage.primary("a").await;
     stage.active("a").await;
@@ -459,9 +481,131 @@ async fn an_operator_forces_the_standby_and_the_old_active_ends_superseded() {
         (&answer.body["state"], &answer.body["epoch"]),
         (&json!("active"), &json!(2))
     );
-    let error = a.ended().await.expect_err("it is over");
-    assert_eq!(error.exit_code(), 12, "{error}");
     assert_eq!(stage.active("b").await.epoch.0, 2);
+    a.standby_watching("b").await;
+    assert!(!a.serves_messages());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switchover_leaves_the_old_active_as_the_standby_and_goes_back_and_forth() {
+    let stage = Stage::with_naming().await;
+    let a = stage.primary("a").await;
+    stage.active("a").await;
+    let b = stage.backup("b").await;
+    let mut epoch = 1;
+    for (from, to) in [
+        ((&a, "a"), (&b, "b")),
+        ((&b, "b"), (&a, "a")),
+        ((&a, "a"), (&b, "b")),
+    ] {
+        to.0.ready_behind(from.1).await;
+        let answer = from.0.switch_over(to.1).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        epoch += 1;
+        assert_eq!(
+            (&answer.body["from"], &answer.body["to"], &answer.body["epoch"]),
+            (&json!(from.1), &json!(to.1), &json!(epoch))
+        );
+        assert_eq!(stage.active(to.1).await.epoch.0, epoch);
+        from.0.standby_watching(to.1).await;
+        assert!(to.0.serves_messages() && !from.0.serves_messages());
+        let status = to.0.status().await;
+        assert_eq!(
+            steps(&status),
+            [
+                "taking-over",
+                "promoting",
+                "lock-taken",
+                "claimed",
+                "epoch-written",
+                "recovered",
+                "listening",
+                "published",
+                "active"
+            ]
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switchover_that_cannot_be_is_refused_with_its_reason() {
+    let stage = Stage::with_naming().await;
+    let a = stage.primary("a").await;
+    stage.active("a").await;
+    for (body, code) in [
+        (json!({}), "NobodyReady"),
+        (json!({"to": "a"}), "ActiveAlready"),
+        (json!({"to": "c"}), "MemberNotHeard"),
+    ] {
+        let answer = a.post("/v1/switchover", body).await;
+        assert_eq!((answer.status, &answer.body["code"]), (409, &json!(code)));
+    }
+    let b = stage.backup("b").await;
+    b.ready_behind("a").await;
+    let answer = b.post("/v1/switchover", json!({})).await;
+    assert_eq!((answer.status, &answer.body["code"]), (409, &json!("NotActive")));
+    assert_eq!(a.post("/v1/switchover", json!({"two": 1})).await.status, 400);
+    assert_eq!(stage.active("a").await.epoch.0, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switchover_to_a_broker_whose_port_is_taken_comes_back() {
+    let stage = Stage::with_naming().await;
+    let a = stage.primary("a").await;
+    stage.active("a").await;
+    let options = stage.options("b", Role::Backup);
+    let taken = std::net::TcpListener::bind(("127.0.0.1", options.listen.port)).expect("a port");
+    let b = Running::start(options).await;
+    b.ready_behind("a").await;
+    let answer = a.switch_over("b").await;
+    assert_eq!(
+        (answer.status, &answer.body["code"]),
+        (409, &json!("HandoverFailed"))
+    );
+    assert_eq!(b.ended().await.expect_err("a port in use").exit_code(), 10);
+    let view = stage.active("a").await;
+    assert!(view.epoch.0 > 1, "it took the store back under a new epoch");
+    assert!(a.serves_messages());
+    drop(taken);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_is_back_is_handed_the_service() {
+    let stage = Stage::with_naming().await;
+    let a = stage.primary("a").await;
+    stage.active("a").await;
+    let options = BrokerOptions {
+        config: stage.config("[failover]\nfailback_delay_ms = 100\n"),
+        ..stage.options("b", Role::Backup)
+    };
+    let b = Running::start(options).await;
+    b.standby_watching("a").await;
+    a.crash().await;
+    assert_eq!(stage.active("b").await.epoch.0, 2);
+    let a = stage.primary("a").await;
+    assert_eq!(stage.active("a").await.epoch.0, 3);
+    b.standby_watching("a").await;
+    assert!(a.serves_messages());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_finds_the_active_at_the_address_an_operator_gave() {
+    let stage = Stage::without_naming();
+    let peer = free_port();
+    let at = format!("peer_listen = \"127.0.0.1:{peer}\"\n[failover]\ndiscovery_response_timeout = 200\n");
+    let options = BrokerOptions {
+        config: stage.config(&at),
+        ..stage.options("a", Role::Primary)
+    };
+    let a = Running::start(options).await;
+    a.status_when("its office", |status| status["state"] == "active")
+        .await;
+    let told = format!("[failover]\nactive_transport_url = \"tcp://127.0.0.1:{peer}\"\n");
+    let options = BrokerOptions {
+        config: stage.config(&told),
+        ..stage.options("b", Role::Backup)
+    };
+    Running::start(options).await.standby_watching("a").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

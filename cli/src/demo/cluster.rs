@@ -69,11 +69,22 @@ impl Cluster {
         })?;
         self.naming = Some(child);
         let naming = Naming::new(providers, provider::config(Duration::from_secs(10)));
+        let settings = "[failover]\nauto_switchover = false\n";
+        std::fs::write(self.config(), settings).map_err(|error| DemoError::Start {
+            what: "brokers".into(),
+            why: format!("{} cannot be written: {error}", self.config().display()),
+            log: String::new(),
+        })?;
         self.start_broker("one").await?;
         self.wait_for(&naming, "active broker", is_served).await?;
         self.start_broker("two").await?;
         self.wait_for_standby(&naming).await?;
         Ok(naming)
+    }
+
+    /// A victim that is back stays the standby, so that each kill is one failover.
+    fn config(&self) -> PathBuf {
+        self.directory.join("broker.toml")
     }
 
     /// Starts a broker that is not running.
@@ -106,6 +117,7 @@ impl Cluster {
             "127.0.0.1:0",
         ]))
         .chain([OsString::from("--store"), store])
+        .chain([OsString::from("--config"), self.config().into_os_string()])
         .collect();
         let what = format!("broker {name}");
         let child = Child::start(&self.launch, what, arguments, "admin", log).await?;

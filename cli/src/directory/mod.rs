@@ -6,6 +6,7 @@ mod promote;
 mod read;
 mod show;
 mod status;
+mod switchover;
 mod watch;
 mod write;
 
@@ -13,5 +14,6 @@ pub(crate) use groups::groups;
 pub(crate) use promote::promote;
 pub(crate) use read::{list, lookup};
 pub(crate) use status::status;
+pub(crate) use switchover::switchover;
 pub(crate) use watch::watch;
 pub(crate) use write::{bind, create_subcontext, destroy_subcontext, rebind, unbind};

@@ -3,7 +3,7 @@
 //! The directory only says where the member's admin endpoint is. Whether the promotion is safe is decided by
 //! the member, which holds or breaks the store's lock, and by the epoch.
 
-use daymark_client::proto::{Endpoint, GroupView};
+use daymark_client::proto::{Endpoint, GroupView, MemberName};
 use serde_json::{Value, json};
 
 use crate::admin;
@@ -22,7 +22,7 @@ const REFUSED: &str = "PromotionRefused";
 pub(crate) async fn promote(args: PromoteArgs) -> Result<(), Failure> {
     let naming = provider::naming(&args.asking)?;
     let group = naming.group(&args.group).await?;
-    let endpoint = admin_endpoint(&group, &args)?;
+    let endpoint = admin_endpoint(&group, &args.member)?;
     let body = json!({ "force": args.force });
     let timeout = args.asking.timeout;
     let answer = admin::post(&endpoint, "/v1/promote", body, timeout).await;
@@ -40,11 +40,15 @@ pub(crate) async fn promote(args: PromoteArgs) -> Result<(), Failure> {
     })
 }
 
-fn admin_endpoint(group: &GroupView, args: &PromoteArgs) -> Result<Endpoint, Failure> {
-    let found = group.members.iter().find(|member| member.name == args.member);
+/// Where a member's admin endpoint listens, as it told naming.
+///
+/// # Errors
+/// That the group has no such member, or that it told none.
+pub(super) fn admin_endpoint(group: &GroupView, name: &MemberName) -> Result<Endpoint, Failure> {
+    let found = group.members.iter().find(|member| member.name == *name);
     let Some(member) = found else {
         let present: Vec<&str> = group.members.iter().map(|member| member.name.as_str()).collect();
-        let message = format!("group {} has no member {}", args.group, args.member);
+        let message = format!("group {} has no member {name}", group.name);
         return Err(Failure::new("MemberNotFound", message)
             .exiting(exit::NOT_FOUND)
             .hint(format!("its members are: {}", present.join(", "))));
@@ -52,10 +56,7 @@ fn admin_endpoint(group: &GroupView, args: &PromoteArgs) -> Result<Endpoint, Fai
     member.joined.admin.clone().ok_or_else(|| {
         Failure::new(
             "NoAdminEndpoint",
-            format!(
-                "member {} of group {} told no admin endpoint",
-                args.member, args.group
-            ),
+            format!("member {name} of group {} told no admin endpoint", group.name),
         )
     })
 }

@@ -76,10 +76,17 @@ pub enum Action {
         /// Why.
         reason: WithdrawReason,
     },
+    /// Tell peers that the store is released and who shall be active now, until the next `Announce`.
+    HandOver {
+        /// Who.
+        to: MemberName,
+        /// The epoch that is over.
+        epoch: Epoch,
+    },
     /// Close the messaging port and its connections.
     ClosePort {
         /// Whether deliveries under way may end first.
-        drain: bool,
+        drain: Drain,
     },
     /// Give up the store and its lock, whatever step had been reached. No event of a step comes after it.
     Release,
@@ -89,6 +96,78 @@ pub enum Action {
     Note(Note),
     /// End the process. The last action.
     Exit(Ending),
+}
+
+/// How long deliveries under way may take to end when the port is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// Not at all.
+    None,
+    /// A moment: the next active broker is waiting.
+    Short,
+    /// As long as an operator allows for a stop.
+    Full,
+}
+
+/// Why the service is handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Motive {
+    /// An operator asked for it.
+    Operator,
+    /// The primary is back.
+    Failback,
+    /// This broker is being stopped, and `failover_on_shutdown` is set.
+    Shutdown,
+}
+
+/// Why a switchover was not begun. Nothing was touched.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoSwitchover {
+    /// This broker is not active.
+    #[error("this broker is {phase}, not active")]
+    NotActive {
+        /// What it is.
+        phase: &'static str,
+    },
+    /// It is the active one already.
+    #[error("{member} is the active one already")]
+    ActiveAlready {
+        /// Who.
+        member: MemberName,
+    },
+    /// Nobody of that name is heard.
+    #[error("{member} is not heard by the active broker")]
+    NotHeard {
+        /// Who.
+        member: MemberName,
+    },
+    /// It is heard and does not watch this broker, or is no member in naming.
+    #[error("{member} is no ready standby: it must watch the active broker and be a member in naming")]
+    NotReady {
+        /// Who.
+        member: MemberName,
+    },
+    /// No standby is ready.
+    #[error("no standby is ready")]
+    NobodyReady,
+    /// Naming does not answer this broker, so that names could not follow.
+    #[error("naming does not answer the active broker, names could not follow")]
+    NamingSilent,
+}
+
+impl NoSwitchover {
+    /// The stable code, as in problem documents.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotActive { .. } => "NotActive",
+            Self::ActiveAlready { .. } => "ActiveAlready",
+            Self::NotHeard { .. } => "MemberNotHeard",
+            Self::NotReady { .. } => "NotReady",
+            Self::NobodyReady => "NobodyReady",
+            Self::NamingSilent => "NamingUnreachable",
+        }
+    }
 }
 
 /// Why a broker was suspected.
@@ -223,6 +302,40 @@ pub enum Note {
         /// The epoch that is over.
         epoch: Epoch,
     },
+    /// A switchover was refused.
+    SwitchoverRefused(NoSwitchover),
+    /// This broker begins to hand the service over.
+    HandingOver {
+        /// To whom.
+        to: MemberName,
+        /// Why.
+        motive: Motive,
+    },
+    /// The port is closed, and deliveries under way had their time.
+    Drained,
+    /// The exports were taken back, or naming did not answer in time.
+    Withdrawn,
+    /// The store and its lock are released.
+    Released,
+    /// Another member is active now: the handover is done.
+    HandedOver {
+        /// Who.
+        to: MemberName,
+        /// Under which epoch.
+        epoch: Epoch,
+    },
+    /// The next one did not become active: this broker takes the service back.
+    HandoverFailed {
+        /// Who should have.
+        to: MemberName,
+        /// What was seen of it.
+        why: Lapse,
+    },
+    /// The active broker released the store for this one.
+    TakingOver {
+        /// Who was active.
+        from: MemberName,
+    },
     /// Somebody has a newer epoch.
     Superseded {
         /// The newer one.
@@ -246,6 +359,41 @@ pub enum Note {
     Stopping,
 }
 
+/// What became of a broker that should have taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lapse {
+    /// Its process is gone.
+    Gone,
+    /// It was silent.
+    Silent,
+    /// It was not active in time.
+    Late,
+}
+
+impl Lapse {
+    /// The lapse as it is written in logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Silent => "silent",
+            Self::Late => "late",
+        }
+    }
+}
+
+impl Motive {
+    /// The motive as it is written in logs and timelines.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Failback => "failback",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
 /// How a broker ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -263,14 +411,46 @@ pub enum Ending {
         /// Why.
         why: String,
     },
-    /// Somebody has a newer epoch.
-    Superseded {
-        /// The newer one.
-        epoch: Epoch,
-    },
-    /// It could reach neither naming nor a peer for longer than its lease.
-    Isolated,
 }
+
+/// Every code that `Note::code` gives, in the order of a broker's life. `docs/failover.md` explains each.
+pub const EVENT_CODES: [&str; 35] = [
+    "discovering",
+    "standby",
+    "suspected",
+    "cleared",
+    "confirmed",
+    "planned-shutdown",
+    "never-fails-over",
+    "naming-refused",
+    "lease-lost",
+    "promoting",
+    "lock-taken",
+    "lock-busy",
+    "claimed",
+    "claim-unanswered",
+    "claim-refused",
+    "epoch-written",
+    "recovered",
+    "listening",
+    "published",
+    "publish-unanswered",
+    "active",
+    "term-ended",
+    "switchover-refused",
+    "handing-over",
+    "drained",
+    "withdrawn",
+    "released",
+    "handed-over",
+    "handover-failed",
+    "taking-over",
+    "superseded",
+    "isolated",
+    "step-failed",
+    "store-failed",
+    "stopping",
+];
 
 impl Note {
     /// The stable code, as in logs and timelines.
@@ -299,6 +479,14 @@ impl Note {
             Self::PublishUnanswered => "publish-unanswered",
             Self::Active { .. } => "active",
             Self::TermEnded { .. } => "term-ended",
+            Self::SwitchoverRefused(_) => "switchover-refused",
+            Self::HandingOver { .. } => "handing-over",
+            Self::Drained => "drained",
+            Self::Withdrawn => "withdrawn",
+            Self::Released => "released",
+            Self::HandedOver { .. } => "handed-over",
+            Self::HandoverFailed { .. } => "handover-failed",
+            Self::TakingOver { .. } => "taking-over",
             Self::Superseded { .. } => "superseded",
             Self::Isolated => "isolated",
             Self::StepFailed { .. } => "step-failed",
@@ -321,6 +509,8 @@ impl Note {
             | Self::ClaimRefused { .. }
             | Self::PublishUnanswered
             | Self::TermEnded { .. }
+            | Self::SwitchoverRefused(_)
+            | Self::HandoverFailed { .. }
             | Self::Superseded { .. }
             | Self::Isolated
             | Self::StepFailed { .. }
@@ -337,6 +527,12 @@ impl Note {
             | Self::Listening
             | Self::Published
             | Self::Active { .. }
+            | Self::HandingOver { .. }
+            | Self::Drained
+            | Self::Withdrawn
+            | Self::Released
+            | Self::HandedOver { .. }
+            | Self::TakingOver { .. }
             | Self::Stopping => false,
         }
     }
@@ -393,6 +589,11 @@ impl fmt::Display for Note {
             | Self::Active { epoch }
             | Self::TermEnded { epoch }
             | Self::Superseded { epoch } => write!(f, " epoch={epoch}"),
+            Self::SwitchoverRefused(why) => write!(f, " why=\"{why}\""),
+            Self::HandingOver { to, motive } => write!(f, " to={to} motive={}", motive.as_str()),
+            Self::HandedOver { to, epoch } => write!(f, " to={to} epoch={epoch}"),
+            Self::HandoverFailed { to, why } => write!(f, " to={to} why={}", why.as_str()),
+            Self::TakingOver { from } => write!(f, " from={from}"),
             Self::Recovered { messages, bytes } => write!(f, " messages={messages} bytes={bytes}"),
             Self::StepFailed { step, why } => write!(f, " step={} why={why:?}", step.as_str()),
             Self::Standby { watching: None }
@@ -401,6 +602,9 @@ impl fmt::Display for Note {
             | Self::Listening
             | Self::Published
             | Self::PublishUnanswered
+            | Self::Drained
+            | Self::Withdrawn
+            | Self::Released
             | Self::Isolated
             | Self::Stopping => Ok(()),
         }
@@ -413,8 +617,6 @@ impl fmt::Display for Ending {
             Self::Stopped => f.write_str("stopped"),
             Self::StepFailed { step, why } => write!(f, "step {} failed: {why}", step.as_str()),
             Self::StoreFailed { why } => write!(f, "the store failed: {why}"),
-            Self::Superseded { epoch } => write!(f, "superseded by epoch {epoch}"),
-            Self::Isolated => f.write_str("isolated from naming and from every peer"),
         }
     }
 }
@@ -443,8 +645,10 @@ impl fmt::Display for Action {
             Self::Announce { state, epoch } => write!(f, "announce {} {epoch}", state.as_str()),
             Self::SayGoodbye { handover } => write!(f, "say-goodbye handover={handover}"),
             Self::Withdraw { epoch, reason } => write!(f, "withdraw {epoch} {}", reason.as_str()),
-            Self::ClosePort { drain: true } => f.write_str("close-port after draining"),
-            Self::ClosePort { drain: false } => f.write_str("close-port now"),
+            Self::HandOver { to, epoch } => write!(f, "hand-over {epoch} to {to}"),
+            Self::ClosePort { drain: Drain::Full } => f.write_str("close-port after draining"),
+            Self::ClosePort { drain: Drain::Short } => f.write_str("close-port after a short drain"),
+            Self::ClosePort { drain: Drain::None } => f.write_str("close-port now"),
             Self::Release => f.write_str("release"),
             Self::Leave => f.write_str("leave"),
             Self::Note(note) => write!(f, "note {note}"),

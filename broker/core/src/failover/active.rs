@@ -2,13 +2,15 @@
 //!
 //! Invariant: an active broker that learns of a newer epoch closes its port before it does anything else.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use daymark_naming_proto::{Epoch, Evidence, MemberState, WithdrawReason};
+use daymark_naming_proto::{Epoch, Evidence, MemberName, WithdrawReason};
 
+use super::action::Drain;
 use super::promotion::Promotion;
 use super::settings::pause;
-use super::{Action, Actions, Ending, Failover, GroupSeen, Note, Phase, Refusal, Step, StepEvent};
+use super::{Action, Actions, Failover, GroupSeen, Note, Phase, Refusal, Step, StepEvent};
 
 /// A term of office.
 #[derive(Clone, Debug)]
@@ -20,10 +22,13 @@ pub(super) struct Active {
     exports: Exports,
     /// Whether the exports changed while they were being published.
     outdated: bool,
+    /// Runs of other processes that this term was begun in place of on purpose: no failback goes to them.
+    pub(super) respected: BTreeMap<MemberName, u64>,
 }
 
+/// How far the exports of this term are known to naming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Exports {
+pub(super) enum Exports {
     /// They are visible.
     Published,
     /// A claim or a publication is under way.
@@ -32,20 +37,24 @@ enum Exports {
     Retry { at: Instant },
 }
 
+impl Exports {
+    /// Naming did not take them: it is asked again after a pause.
+    pub(super) fn retry(now: Instant) -> Self {
+        Self::Retry {
+            at: now + pause::NAMING,
+        }
+    }
+}
+
 impl Active {
-    pub(super) fn new(now: Instant, epoch: Epoch, claimed: bool, published: bool) -> Self {
+    pub(super) const fn new(now: Instant, epoch: Epoch, claimed: bool, exports: Exports) -> Self {
         Self {
             epoch,
             since: now,
             claimed,
-            exports: if published {
-                Exports::Published
-            } else {
-                Exports::Retry {
-                    at: now + pause::NAMING,
-                }
-            },
+            exports,
             outdated: false,
+            respected: BTreeMap::new(),
         }
     }
 
@@ -75,8 +84,10 @@ impl Active {
 impl Failover {
     pub(super) fn on_active_tick(&mut self, now: Instant, out: &mut Actions) {
         if self.is_isolated(now) {
-            return self.give_up(Note::Isolated, Ending::Isolated, out);
+            self.demote(Note::Isolated, out);
+            return self.wait_for_contact(out);
         }
+        self.on_failback_tick(now, out);
         let joined = self.membership.joined;
         let Phase::Active(active) = &mut self.phase else {
             return;
@@ -85,9 +96,7 @@ impl Failover {
             if joined {
                 active.ask(out);
             } else {
-                active.exports = Exports::Retry {
-                    at: now + pause::NAMING,
-                };
+                active.exports = Exports::retry(now);
             }
         }
     }
@@ -123,7 +132,13 @@ impl Failover {
     }
 
     /// Naming's view of the group, as of some moment after `asked`.
-    pub(super) fn on_group_while_active(&mut self, asked: Instant, group: &GroupSeen, out: &mut Actions) {
+    pub(super) fn on_group_while_active(
+        &mut self,
+        now: Instant,
+        asked: Instant,
+        group: &GroupSeen,
+        out: &mut Actions,
+    ) {
         let Phase::Active(active) = &mut self.phase else {
             return;
         };
@@ -137,10 +152,10 @@ impl Failover {
             return active.ask(out);
         }
         if is_others {
-            return self.on_superseded(group.epoch, out);
+            return self.on_superseded(now, group.epoch, out);
         }
         if group.epoch > active.epoch || !is_mine {
-            return self.serve_new_term(out);
+            return self.serve_new_term(now, out);
         }
         active.claimed = true;
         if active.retry_at().is_some() {
@@ -159,7 +174,7 @@ impl Failover {
                 out.push(Action::Note(Note::Claimed { epoch }));
                 active.ask(out);
             }
-            StepEvent::Claimed { .. } => self.serve_new_term(out),
+            StepEvent::Claimed { .. } => self.serve_new_term(now, out),
             StepEvent::Published => {
                 active.exports = Exports::Published;
                 out.push(Action::Note(Note::Published));
@@ -168,9 +183,7 @@ impl Failover {
                 }
             }
             StepEvent::ClaimUnanswered | StepEvent::PublishUnanswered => {
-                active.exports = Exports::Retry {
-                    at: now + pause::NAMING,
-                };
+                active.exports = Exports::retry(now);
             }
             StepEvent::ClaimRefused(refusal) => self.on_refused_while_active(now, Step::Claim, refusal, out),
             StepEvent::PublishRefused(refusal) => {
@@ -192,48 +205,35 @@ impl Failover {
         };
         match refusal {
             Refusal::NotMember => {
-                active.exports = Exports::Retry {
-                    at: now + pause::NAMING,
-                };
+                active.exports = Exports::retry(now);
                 self.membership.joined = false;
                 self.ask_naming(now, out);
             }
-            Refusal::StaleEpoch { current } if current == active.epoch => self.serve_new_term(out),
-            Refusal::StaleEpoch { current } => self.on_superseded(current, out),
-            Refusal::ActiveExists { epoch, .. } => self.on_superseded(epoch, out),
+            Refusal::StaleEpoch { current } if current == active.epoch => self.serve_new_term(now, out),
+            Refusal::StaleEpoch { current } => self.on_superseded(now, current, out),
+            Refusal::ActiveExists { epoch, .. } => self.on_superseded(now, epoch, out),
             Refusal::Other(why) => self.fail(step, why, out),
         }
     }
 
     /// Naming ended this term and nobody else is active: everything is given up, and the ordinary steps
     /// lead to a new term under an epoch that store and naming agree on.
-    fn serve_new_term(&mut self, out: &mut Actions) {
+    fn serve_new_term(&mut self, now: Instant, out: &mut Actions) {
         let epoch = self.epoch;
-        out.extend([
-            Action::Note(Note::TermEnded { epoch }),
-            Action::ClosePort { drain: false },
-            Action::Release,
-            Action::Announce {
-                state: MemberState::Standby,
-                epoch,
-            },
-        ]);
-        self.promote(Promotion::at_start(), out);
+        self.demote(Note::TermEnded { epoch }, out);
+        self.promote(now, Promotion::at_start(), out);
     }
+}
 
-    /// A planned stop, up to the release of the store.
-    pub(super) fn step_down(&self, epoch: Epoch, out: &mut Actions) {
-        let handover = self.settings.failover_on_shutdown;
-        let reason = if handover {
-            WithdrawReason::Handover
-        } else {
-            WithdrawReason::Planned
-        };
-        out.extend([
-            Action::SayGoodbye { handover },
-            Action::Withdraw { epoch, reason },
-            Action::ClosePort { drain: true },
-            Action::Release,
-        ]);
-    }
+/// A planned stop, up to the release of the store.
+pub(super) fn step_down(epoch: Epoch, out: &mut Actions) {
+    out.extend([
+        Action::SayGoodbye { handover: false },
+        Action::Withdraw {
+            epoch,
+            reason: WithdrawReason::Planned,
+        },
+        Action::ClosePort { drain: Drain::Full },
+        Action::Release,
+    ]);
 }

@@ -1,6 +1,6 @@
 //! What the rules are told.
 
-use daymark_naming_proto::{Epoch, MemberName, MemberState};
+use daymark_naming_proto::{Epoch, MemberName, MemberState, Role};
 
 /// Something that happened. The driver says it in the order in which it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,11 @@ pub enum Event {
     Promote {
         /// Whether the store is taken although a frozen process may hold its lock.
         force: bool,
+    },
+    /// An operator wants another member to be active in place of this one.
+    Switchover {
+        /// Whom; `None` leaves the choice to the rules: a ready primary before a ready backup, then by name.
+        to: Option<MemberName>,
     },
     /// An operator stops this broker.
     Stop,
@@ -82,6 +87,8 @@ pub enum PeerEvent {
         state: MemberState,
         /// Its epoch if it is active, else the highest it knows.
         epoch: Epoch,
+        /// What else it says of itself.
+        about: About,
     },
     /// It is being stopped by an operator.
     Leaving {
@@ -107,6 +114,30 @@ pub enum PeerEvent {
         /// What came back.
         answer: ProbeAnswer,
     },
+}
+
+/// What a peer says of itself beside its state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// Its configured role.
+    pub role: Role,
+    /// Whether it is a standby that watches the active broker and is a member in naming.
+    pub is_ready: bool,
+    /// Tells one run of its process from the next.
+    pub incarnation: u64,
+    /// Set once it has drained, withdrawn and released: who shall be active now.
+    pub hands_over_to: Option<MemberName>,
+}
+
+impl Default for About {
+    fn default() -> Self {
+        Self {
+            role: Role::Backup,
+            is_ready: false,
+            incarnation: 0,
+            hands_over_to: None,
+        }
+    }
 }
 
 /// What came back from a probe.

@@ -11,6 +11,7 @@
 mod action;
 mod active;
 mod event;
+mod handover;
 mod naming;
 mod peers;
 mod promotion;
@@ -21,12 +22,13 @@ use std::time::Instant;
 
 use daymark_naming_proto::{Epoch, MemberName, MemberState, Role};
 
-pub use action::{Action, Ending, Note, Step, Suspicion};
-pub use event::{Event, GroupSeen, NamingEvent, PeerEvent, ProbeAnswer, Refusal, StepEvent};
+pub use action::{Action, Drain, EVENT_CODES, Ending, Lapse, Motive, NoSwitchover, Note, Step, Suspicion};
+pub use event::{About, Event, GroupSeen, NamingEvent, PeerEvent, ProbeAnswer, Refusal, StepEvent};
 pub use settings::{InvalidSettings, Settings, Tries};
 
 use crate::detector::Detector;
-use active::Active;
+use active::{Active, step_down};
+use handover::Handover;
 use naming::Membership;
 use peers::Peers;
 use promotion::Promotion;
@@ -44,6 +46,8 @@ pub struct Failover {
     /// The highest epoch this broker served under or heard of.
     epoch: Epoch,
     probes: u64,
+    /// When a failback may be tried again after one that came to nothing.
+    no_failback_before: Option<Instant>,
 }
 
 /// Where a broker stands.
@@ -61,6 +65,8 @@ enum Phase {
     Promoting(Promotion),
     /// Serving.
     Active(Active),
+    /// Waiting for another member to serve in its place.
+    HandingOver(Handover),
     /// Over.
     Ended,
 }
@@ -71,7 +77,7 @@ type Actions = Vec<Action>;
 /// What a broker is, for tools.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
-    /// `starting`, `discovering`, `standby`, `suspecting`, `promoting`, `active` or `ended`.
+    /// `starting`, `discovering`, `standby`, `suspecting`, `promoting`, `active`, `handing-over` or `ended`.
     pub phase: &'static str,
     /// Active or standby: everything but `active` is standby.
     pub state: MemberState,
@@ -79,6 +85,9 @@ pub struct View {
     pub epoch: Epoch,
     /// The active member it watches.
     pub watching: Option<MemberName>,
+    /// Whether it could be handed the service now: a standby that watches the active broker, a member in
+    /// naming.
+    pub is_ready: bool,
 }
 
 impl Failover {
@@ -94,6 +103,7 @@ impl Failover {
             peers: Peers::new(Detector::new(settings.timing)),
             epoch: Epoch(0),
             probes: 0,
+            no_failback_before: None,
         }
     }
 
@@ -109,9 +119,10 @@ impl Failover {
             Event::Naming(event) => self.on_naming(now, event, &mut out),
             Event::Peer(event) => self.on_peer(now, event, &mut out),
             Event::Step(event) => self.on_promotion_step(now, event, &mut out),
-            Event::StoreSuperseded { epoch } => self.on_superseded(epoch, &mut out),
+            Event::StoreSuperseded { epoch } => self.on_superseded(now, epoch, &mut out),
             Event::StoreFailed { why } => self.on_store_failed(why, &mut out),
-            Event::Promote { force } => self.on_promote(force, &mut out),
+            Event::Promote { force } => self.on_promote(now, force, &mut out),
+            Event::Switchover { to } => self.on_switchover(now, to, &mut out),
             Event::Stop => self.on_stop(&mut out),
         }
         out
@@ -123,10 +134,11 @@ impl Failover {
         let phase = match &self.phase {
             Phase::New | Phase::Ended => return None,
             Phase::Discovering(discovery) => Some(discovery.until),
-            Phase::Standby(watch) => watch.retry_at,
+            Phase::Standby(watch) => [watch.retry_at, watch.heir_until].into_iter().flatten().min(),
             Phase::Suspecting(_) => None,
             Phase::Promoting(promotion) => promotion.deadline(),
             Phase::Active(active) => active.retry_at(),
+            Phase::HandingOver(handover) => Some(handover.deadline()),
         };
         [phase, self.membership.deadline(), self.peers.detector.deadline()]
             .into_iter()
@@ -144,6 +156,7 @@ impl Failover {
             Phase::Suspecting(suspect) => ("suspecting", Some(suspect.peer.clone())),
             Phase::Promoting(_) => ("promoting", None),
             Phase::Active(_) => ("active", None),
+            Phase::HandingOver(handover) => ("handing-over", Some(handover.to.clone())),
             Phase::Ended => ("ended", None),
         };
         let state = match &self.phase {
@@ -153,6 +166,7 @@ impl Failover {
             | Phase::Standby(_)
             | Phase::Suspecting(_)
             | Phase::Promoting(_)
+            | Phase::HandingOver(_)
             | Phase::Ended => MemberState::Standby,
         };
         let epoch = match &self.phase {
@@ -162,20 +176,23 @@ impl Failover {
             | Phase::Standby(_)
             | Phase::Suspecting(_)
             | Phase::Promoting(_)
+            | Phase::HandingOver(_)
             | Phase::Ended => self.epoch,
         };
+        let is_watching = matches!(&self.phase, Phase::Standby(watch) if watch.active.is_some());
         View {
             phase,
             state,
             epoch,
             watching,
+            is_ready: is_watching && self.membership.joined,
         }
     }
 
     fn on_started(&mut self, now: Instant, out: &mut Actions) {
         self.ask_naming(now, out);
         if self.settings.start_up_max_try_count == 0 {
-            self.promote(Promotion::at_start(), out);
+            self.promote(now, Promotion::at_start(), out);
         } else {
             self.discover(now, 1, out);
         }
@@ -194,15 +211,16 @@ impl Failover {
             Phase::Standby(_) => self.on_standby_tick(now, out),
             Phase::Promoting(_) => self.on_promotion_tick(now, out),
             Phase::Active(_) => self.on_active_tick(now, out),
+            Phase::HandingOver(_) => self.on_handover_tick(now, out),
         }
     }
 
-    fn on_promote(&mut self, force: bool, out: &mut Actions) {
+    fn on_promote(&mut self, now: Instant, force: bool, out: &mut Actions) {
         match &mut self.phase {
             Phase::New | Phase::Active(_) | Phase::Ended => {}
             Phase::Promoting(promotion) => promotion.operator_insists(force),
-            Phase::Discovering(_) | Phase::Standby(_) | Phase::Suspecting(_) => {
-                self.promote(Promotion::by_operator(force), out);
+            Phase::Discovering(_) | Phase::Standby(_) | Phase::Suspecting(_) | Phase::HandingOver(_) => {
+                self.promote(now, Promotion::by_operator(force), out);
             }
         }
     }
@@ -210,12 +228,17 @@ impl Failover {
     fn on_stop(&mut self, out: &mut Actions) {
         out.push(Action::Note(Note::Stopping));
         match &self.phase {
-            Phase::New | Phase::Discovering(_) | Phase::Standby(_) | Phase::Suspecting(_) | Phase::Ended => {}
-            Phase::Promoting(_) => out.extend([Action::ClosePort { drain: false }, Action::Release]),
-            Phase::Active(active) => {
-                let epoch = active.epoch;
-                self.step_down(epoch, out);
+            Phase::New
+            | Phase::Discovering(_)
+            | Phase::Standby(_)
+            | Phase::Suspecting(_)
+            | Phase::HandingOver(_)
+            | Phase::Ended => {}
+            Phase::Promoting(_) => out.extend([Action::ClosePort { drain: Drain::None }, Action::Release]),
+            Phase::Active(active) if self.settings.failover_on_shutdown => {
+                self.step_down_for_another(active.epoch, out);
             }
+            Phase::Active(active) => step_down(active.epoch, out),
         }
         out.push(Action::Leave);
         self.exit(Ending::Stopped, out);
@@ -225,16 +248,31 @@ impl Failover {
     fn give_up(&mut self, note: Note, ending: Ending, out: &mut Actions) {
         out.extend([
             Action::Note(note),
-            Action::ClosePort { drain: false },
+            Action::ClosePort { drain: Drain::None },
             Action::Release,
             Action::Leave,
         ]);
         self.exit(ending, out);
     }
 
-    fn on_superseded(&mut self, epoch: Epoch, out: &mut Actions) {
+    /// Somebody has a newer epoch: this broker gives up what it holds and waits for the next term.
+    fn on_superseded(&mut self, now: Instant, epoch: Epoch, out: &mut Actions) {
         self.epoch = self.epoch.max(epoch);
-        self.give_up(Note::Superseded { epoch }, Ending::Superseded { epoch }, out);
+        self.demote(Note::Superseded { epoch }, out);
+        self.wait_for_active(now, None, out);
+    }
+
+    /// Gives up whatever is held: a standby holds nothing and serves nobody.
+    fn demote(&mut self, note: Note, out: &mut Actions) {
+        out.extend([
+            Action::Note(note),
+            Action::ClosePort { drain: Drain::None },
+            Action::Release,
+            Action::Announce {
+                state: MemberState::Standby,
+                epoch: self.epoch,
+            },
+        ]);
     }
 
     fn on_store_failed(&mut self, why: String, out: &mut Actions) {

@@ -56,12 +56,12 @@ impl Failover {
         match event {
             NamingEvent::Joined { group } => {
                 let asked = self.prove_membership(now);
-                self.on_group(asked, &group, out);
+                self.on_group(now, asked, &group, out);
                 self.on_membership(now, out);
             }
             NamingEvent::Renewed { group } => {
                 let asked = self.prove_membership(now);
-                self.on_group(asked, &group, out);
+                self.on_group(now, asked, &group, out);
             }
             NamingEvent::LeaseEnded => {
                 self.membership.asked = None;
@@ -69,7 +69,10 @@ impl Failover {
                 out.push(Action::Note(Note::LeaseLost));
                 self.ask_naming(now, out);
             }
-            NamingEvent::Silent => self.ask_again(now, pause::NAMING),
+            NamingEvent::Silent => {
+                self.ask_again(now, pause::NAMING);
+                self.on_naming_silent(now, out);
+            }
             NamingEvent::Refused { why } => {
                 out.push(Action::Note(Note::NamingRefused { why }));
                 self.ask_again(now, self.settings.lease / 3);
@@ -84,12 +87,13 @@ impl Failover {
         self.membership.joined = true;
         self.membership.proven_until = Some(asked + self.settings.lease);
         let pause = match self.phase {
-            Phase::Suspecting(_) => pause::NAMING,
+            Phase::Suspecting(_) => pause::SUSPECTED,
             Phase::New
             | Phase::Discovering(_)
             | Phase::Standby(_)
             | Phase::Promoting(_)
             | Phase::Active(_)
+            | Phase::HandingOver(_)
             | Phase::Ended => self.settings.lease / 3,
         };
         self.membership.ask_at = Some((asked + pause).max(now));
@@ -102,13 +106,13 @@ impl Failover {
     }
 
     /// The group as naming sees it: what it means depends on what this broker believes to be.
-    fn on_group(&mut self, asked: Instant, group: &GroupSeen, out: &mut Actions) {
+    fn on_group(&mut self, now: Instant, asked: Instant, group: &GroupSeen, out: &mut Actions) {
         match self.phase {
-            Phase::New | Phase::Ended | Phase::Promoting(_) => {}
-            Phase::Discovering(_) => self.on_group_while_discovering(group, out),
-            Phase::Standby(_) => self.on_group_while_standby(group),
-            Phase::Suspecting(_) => self.on_group_while_suspecting(group, out),
-            Phase::Active(_) => return self.on_group_while_active(asked, group, out),
+            Phase::New | Phase::Ended | Phase::Promoting(_) | Phase::HandingOver(_) => {}
+            Phase::Discovering(_) => self.on_group_while_discovering(now, group, out),
+            Phase::Standby(_) => self.on_group_while_standby(now, group),
+            Phase::Suspecting(_) => self.on_group_while_suspecting(now, group, out),
+            Phase::Active(_) => return self.on_group_while_active(now, asked, group, out),
         }
         self.epoch = self.epoch.max(group.epoch);
     }

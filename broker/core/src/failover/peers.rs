@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use daymark_naming_proto::{Epoch, MemberName, MemberState};
+use daymark_naming_proto::{Epoch, MemberName, MemberState, Role};
 
+use super::action::Lapse;
 use super::standby::Watch;
-use super::{Action, Actions, Failover, Note, PeerEvent, Phase, Suspicion};
+use super::{About, Action, Actions, Failover, Note, PeerEvent, Phase, Suspicion};
 use crate::detector::{Detector, Verdict};
 
 /// What the other members said last, and how long ago.
@@ -16,12 +17,17 @@ pub(super) struct Peers {
     said: BTreeMap<MemberName, Said>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Said {
+    /// When it was heard last. The detector's own memory forgives a node its own sleep; this one does not.
+    at: Instant,
     state: MemberState,
     epoch: Epoch,
     /// Set once an operator stops it: whether it hands over.
     leaving: Option<bool>,
+    about: About,
+    /// Since when it has said without interruption that it is a ready standby.
+    ready_since: Option<Instant>,
 }
 
 impl Peers {
@@ -50,6 +56,49 @@ impl Peers {
         self.said.get(peer)?.leaving
     }
 
+    /// Whether `peer` is heard.
+    pub(super) fn is_heard(&self, peer: &MemberName) -> bool {
+        self.said.contains_key(peer) && self.detector.verdict(peer) == Some(Verdict::Alive)
+    }
+
+    /// Whether `peer` could be handed the service now.
+    pub(super) fn is_ready(&self, peer: &MemberName) -> bool {
+        self.is_heard(peer)
+            && self
+                .said
+                .get(peer)
+                .is_some_and(|said| said.ready_since.is_some() && said.leaving.is_none())
+    }
+
+    /// Who would be handed the service where nobody is named: a primary before a backup, then by name.
+    pub(super) fn successor(&self) -> Option<MemberName> {
+        let ready = |role| {
+            let mut said = self.said.iter().filter(move |(_, said)| said.about.role == role);
+            said.find(|(peer, _)| self.is_ready(peer))
+        };
+        let first = ready(Role::Primary).or_else(|| ready(Role::Backup));
+        first.map(|(peer, _)| peer.clone())
+    }
+
+    /// The primaries that have been ready since `since`, with the run of their process.
+    pub(super) fn ready_primaries(&self, since: Option<Instant>) -> impl Iterator<Item = (&MemberName, u64)> {
+        let long_enough =
+            move |said: &Said| said.ready_since.zip(since).is_some_and(|(at, since)| at <= since);
+        self.said
+            .iter()
+            .filter(move |(peer, said)| {
+                said.about.role == Role::Primary && long_enough(said) && self.is_ready(peer)
+            })
+            .map(|(peer, said)| (peer, said.about.incarnation))
+    }
+
+    /// Every known peer with the run of its process.
+    pub(super) fn incarnations(&self) -> BTreeMap<MemberName, u64> {
+        let said = self.said.iter();
+        said.map(|(peer, said)| (peer.clone(), said.about.incarnation))
+            .collect()
+    }
+
     fn forget(&mut self, peer: &MemberName) {
         self.detector.forget(peer);
         self.said.remove(peer);
@@ -59,7 +108,12 @@ impl Peers {
 impl Failover {
     pub(super) fn on_peer(&mut self, now: Instant, event: PeerEvent, out: &mut Actions) {
         match event {
-            PeerEvent::Heard { peer, state, epoch } => self.on_heard(now, peer, state, epoch, out),
+            PeerEvent::Heard {
+                peer,
+                state,
+                epoch,
+                about,
+            } => self.on_heard(now, peer, state, epoch, about, out),
             PeerEvent::Leaving { peer, handover } => {
                 if let Some(said) = self.peers.said.get_mut(&peer) {
                     said.leaving = Some(handover);
@@ -81,33 +135,70 @@ impl Failover {
         peer: MemberName,
         state: MemberState,
         epoch: Epoch,
+        about: About,
         out: &mut Actions,
     ) {
         if peer == self.me {
             return;
         }
-        self.peers.detector.heard(now, &peer);
-        let leaving = self.peers.leaving(&peer);
-        let said = Said {
-            state,
-            epoch,
-            leaving: leaving.filter(|_| state == MemberState::Active),
-        };
-        match self.peers.said.get_mut(&peer) {
-            Some(before) => *before = said,
-            None => {
-                self.peers.said.insert(peer.clone(), said);
-            }
-        }
-        match state {
-            MemberState::Active => self.on_heard_active(&peer, epoch, out),
-            MemberState::Standby => self.on_heard_standby(now, &peer, out),
+        let heir = about.hands_over_to.clone();
+        self.remember(now, &peer, state, epoch, about);
+        self.on_contact(now);
+        match (state, heir) {
+            (MemberState::Active, _) => self.on_heard_active(now, &peer, epoch, out),
+            (MemberState::Standby, Some(heir)) => self.on_released(now, &peer, heir, epoch, out),
+            (MemberState::Standby, None) => self.on_heard_standby(now, &peer, out),
         }
     }
 
-    fn on_heard_active(&mut self, peer: &MemberName, epoch: Epoch, out: &mut Actions) {
+    fn remember(&mut self, now: Instant, peer: &MemberName, state: MemberState, epoch: Epoch, about: About) {
+        self.peers.detector.heard(now, peer);
+        let before = self.peers.said.get(peer);
+        let same_run = before.filter(|before| before.about.incarnation == about.incarnation);
+        let is_ready = state == MemberState::Standby && about.is_ready;
+        let said = Said {
+            at: now,
+            state,
+            epoch,
+            // Once said it holds for this run of its process.
+            leaving: same_run.and_then(|before| before.leaving),
+            ready_since: is_ready.then(|| same_run.and_then(|before| before.ready_since).unwrap_or(now)),
+            about,
+        };
+        self.peers.said.insert(peer.clone(), said);
+    }
+
+    /// `peer` gave up the store so that `heir` takes it.
+    fn on_released(
+        &mut self,
+        now: Instant,
+        peer: &MemberName,
+        heir: MemberName,
+        epoch: Epoch,
+        out: &mut Actions,
+    ) {
+        let waits = match &self.phase {
+            Phase::Discovering(_) | Phase::Standby(_) => true,
+            Phase::Suspecting(suspect) => suspect.peer == *peer,
+            Phase::New | Phase::Promoting(_) | Phase::Active(_) | Phase::HandingOver(_) | Phase::Ended => {
+                false
+            }
+        };
+        if !waits || epoch < self.epoch {
+            return;
+        }
+        self.epoch = epoch;
+        if heir == self.me {
+            return self.take_over(now, peer.clone(), out);
+        }
+        if self.view().watching.as_ref() == Some(peer) {
+            self.wait_for_heir(now, heir, out);
+        }
+    }
+
+    fn on_heard_active(&mut self, now: Instant, peer: &MemberName, epoch: Epoch, out: &mut Actions) {
         if self.office().is_some_and(|mine| epoch > mine) {
-            return self.on_superseded(epoch, out);
+            return self.on_superseded(now, epoch, out);
         }
         let is_new_term = epoch > self.epoch;
         self.epoch = self.epoch.max(epoch);
@@ -129,6 +220,7 @@ impl Failover {
                     self.clear_suspicion(peer.clone(), out);
                 }
             }
+            Phase::HandingOver(_) => self.on_active_while_handing_over(peer, epoch, out),
             Phase::New | Phase::Discovering(_) | Phase::Promoting(_) | Phase::Active(_) | Phase::Ended => {}
         }
     }
@@ -136,7 +228,7 @@ impl Failover {
     /// A peer that was active and says standby was started anew: its term is over.
     fn on_heard_standby(&mut self, now: Instant, peer: &MemberName, out: &mut Actions) {
         match &self.phase {
-            Phase::Standby(watch) if watch.active.as_ref() == Some(peer) => {
+            Phase::Standby(watch) if watch.active.as_ref() == Some(peer) && watch.heir_until.is_none() => {
                 self.suspect(now, peer.clone(), Suspicion::Dropped, out);
             }
             Phase::New
@@ -145,6 +237,7 @@ impl Failover {
             | Phase::Suspecting(_)
             | Phase::Promoting(_)
             | Phase::Active(_)
+            | Phase::HandingOver(_)
             | Phase::Ended => {}
         }
     }
@@ -157,10 +250,11 @@ impl Failover {
         verdict: Verdict,
         out: &mut Actions,
     ) {
+        self.on_silence_while_handing_over(now, peer, verdict, out);
         match verdict {
             Verdict::Alive => {}
             Verdict::Suspected => self.on_gone(now, peer, Suspicion::Silent, out),
-            Verdict::Failed => self.on_failed(peer, out),
+            Verdict::Failed => self.on_failed(now, peer, out),
         }
     }
 
@@ -173,6 +267,7 @@ impl Failover {
             | Phase::Suspecting(_)
             | Phase::Promoting(_)
             | Phase::Active(_)
+            | Phase::HandingOver(_)
             | Phase::Ended => false,
         };
         if watched {
@@ -186,6 +281,7 @@ impl Failover {
         {
             return; // It is heard on another connection: what refused was an address it no longer has.
         }
+        self.on_gone_while_handing_over(now, peer, Lapse::Gone, out);
         self.on_gone(now, peer, Suspicion::Dropped, out);
         let suspected = matches!(&self.phase, Phase::Suspecting(suspect) if suspect.peer == *peer);
         if !suspected {
@@ -200,13 +296,8 @@ impl Failover {
     /// Whether every peer this broker knows has been silent for its whole lease, and there is one.
     pub(super) fn peers_are_out_of_reach(&self, now: Instant) -> bool {
         let lease = self.settings.lease;
-        let mut silences = self
-            .peers
-            .detector
-            .peers()
-            .filter_map(|peer| self.peers.detector.silence(now, peer))
-            .peekable();
-        silences.peek().is_some() && silences.all(|silence| silence >= lease)
+        let mut heard = self.peers.said.values().map(|said| said.at).peekable();
+        heard.peek().is_some() && heard.all(|at| now.saturating_duration_since(at) >= lease)
     }
 
     /// The epoch this broker serves under, or is about to.
@@ -214,9 +305,12 @@ impl Failover {
         match &self.phase {
             Phase::Active(active) => Some(active.epoch),
             Phase::Promoting(promotion) => promotion.epoch,
-            Phase::New | Phase::Discovering(_) | Phase::Standby(_) | Phase::Suspecting(_) | Phase::Ended => {
-                None
-            }
+            Phase::New
+            | Phase::Discovering(_)
+            | Phase::Standby(_)
+            | Phase::Suspecting(_)
+            | Phase::HandingOver(_)
+            | Phase::Ended => None,
         }
     }
 

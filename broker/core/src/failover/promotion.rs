@@ -3,11 +3,11 @@
 //! Invariant: a step begins only after the one before it was answered, and the epoch that is served is the
 //! one that was made durable in the store while its lock was held.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use daymark_naming_proto::{Epoch, Evidence, MemberName, MemberState};
 
-use super::active::Active;
+use super::active::{Active, Exports};
 use super::settings::{Settings, pause};
 use super::{Action, Actions, Ending, Failover, Note, Phase, Refusal, Step, StepEvent};
 
@@ -15,6 +15,10 @@ use super::{Action, Actions, Ending, Failover, Note, Phase, Refusal, Step, StepE
 #[derive(Clone, Debug)]
 pub(super) struct Promotion {
     stage: Stage,
+    /// When the step under way has taken too long.
+    overdue_at: Option<Instant>,
+    /// Whether somebody else's term was ended for it on purpose.
+    planned: bool,
     /// Until when a lock that is busy is tried again.
     window_until: Option<Instant>,
     force: bool,
@@ -47,6 +51,8 @@ impl Promotion {
     const fn new(force: bool, evidence: Evidence) -> Self {
         Self {
             stage: Stage::Lock,
+            overdue_at: None,
+            planned: false,
             window_until: None,
             force,
             evidence,
@@ -82,20 +88,32 @@ impl Promotion {
         }
     }
 
+    /// The active broker released the store for this one.
+    pub(super) fn after_handover(now: Instant, settings: &Settings) -> Self {
+        Self {
+            planned: true,
+            ..Self::after_death(now, settings, None)
+        }
+    }
+
     /// An operator says so.
-    pub(super) const fn by_operator(force: bool) -> Self {
+    pub(super) fn by_operator(force: bool) -> Self {
         let evidence = if force {
             Evidence::Operator
         } else {
             Evidence::StoreLock
         };
-        Self::new(force, evidence)
+        Self {
+            planned: true,
+            ..Self::new(force, evidence)
+        }
     }
 
     /// An operator says so while a promotion waits for the lock already.
     pub(super) fn operator_insists(&mut self, force: bool) {
         if force && matches!(self.stage, Stage::Lock | Stage::LockPause { .. }) {
             self.force = true;
+            self.planned = true;
             self.evidence = Evidence::Operator;
         }
     }
@@ -113,7 +131,7 @@ impl Promotion {
             | Stage::WriteEpoch
             | Stage::Recover
             | Stage::OpenPort
-            | Stage::Publish => None,
+            | Stage::Publish => self.overdue_at,
         }
     }
 
@@ -130,14 +148,10 @@ impl Promotion {
 }
 
 impl Failover {
-    pub(super) fn promote(&mut self, promotion: Promotion, out: &mut Actions) {
-        out.extend([
-            Action::Note(Note::Promoting),
-            Action::Lock {
-                force: promotion.force,
-            },
-        ]);
-        self.phase = Phase::Promoting(promotion);
+    pub(super) fn promote(&mut self, now: Instant, promotion: Promotion, out: &mut Actions) {
+        out.push(Action::Note(Note::Promoting));
+        let force = promotion.force;
+        self.go_on(now, promotion, Stage::Lock, Action::Lock { force }, out);
     }
 
     pub(super) fn on_promotion_step(&mut self, now: Instant, event: StepEvent, out: &mut Actions) {
@@ -147,7 +161,12 @@ impl Failover {
                 self.on_step_while_promoting(now, promotion, event, out);
             }
             Phase::Active(_) => self.on_step_while_active(now, event, out),
-            Phase::New | Phase::Discovering(_) | Phase::Standby(_) | Phase::Suspecting(_) | Phase::Ended => {}
+            Phase::New
+            | Phase::Discovering(_)
+            | Phase::Standby(_)
+            | Phase::Suspecting(_)
+            | Phase::HandingOver(_)
+            | Phase::Ended => {}
         }
     }
 
@@ -167,38 +186,55 @@ impl Failover {
             StepEvent::LockBusy { holder, member } => {
                 self.on_lock_busy(now, promotion, holder, member.as_ref(), out);
             }
-            StepEvent::Claimed { epoch } => self.on_claimed(promotion, epoch, out),
+            StepEvent::Claimed { epoch } => self.on_claimed(now, promotion, epoch, out),
             StepEvent::ClaimRefused(refusal) => self.on_claim_refused(now, promotion, refusal, out),
-            StepEvent::ClaimUnanswered => self.claim_alone(promotion, out),
+            StepEvent::ClaimUnanswered => self.claim_alone(now, promotion, out),
             StepEvent::EpochWritten => {
                 let epoch = promotion.epoch.unwrap_or(self.epoch);
                 out.push(Action::Note(Note::EpochWritten { epoch }));
-                self.go_on(promotion, Stage::Recover, Action::Recover, out);
+                self.go_on(now, promotion, Stage::Recover, Action::Recover, out);
             }
-            StepEvent::EpochStale { current } => self.on_superseded(current, out),
+            StepEvent::EpochStale { current } => self.on_superseded(now, current, out),
             StepEvent::Recovered { messages, bytes } => {
                 out.push(Action::Note(Note::Recovered { messages, bytes }));
                 let epoch = promotion.epoch.unwrap_or(self.epoch);
-                self.go_on(promotion, Stage::OpenPort, Action::OpenPort { epoch }, out);
+                self.go_on(now, promotion, Stage::OpenPort, Action::OpenPort { epoch }, out);
             }
             StepEvent::PortOpened => self.on_port_opened(now, promotion, out),
             StepEvent::Published => {
                 out.push(Action::Note(Note::Published));
-                self.announce(now, &promotion, true, out);
+                self.announce(now, &promotion, Exports::Published, out);
             }
             StepEvent::PublishUnanswered => {
                 out.push(Action::Note(Note::PublishUnanswered));
-                self.announce(now, &promotion, false, out);
+                self.announce(now, &promotion, Exports::retry(now), out);
             }
             StepEvent::PublishRefused(refusal) => self.on_publish_refused(now, &promotion, refusal, out),
             StepEvent::Failed { why } => self.fail(promotion.step(), why, out),
         }
     }
 
-    fn go_on(&mut self, mut promotion: Promotion, stage: Stage, action: Action, out: &mut Actions) {
+    fn go_on(
+        &mut self,
+        now: Instant,
+        mut promotion: Promotion,
+        stage: Stage,
+        action: Action,
+        out: &mut Actions,
+    ) {
         promotion.stage = stage;
+        promotion.overdue_at = self.patience(stage).map(|patience| now + patience);
         self.phase = Phase::Promoting(promotion);
         out.push(action);
+    }
+
+    /// How long a step may take that nobody else bounds.
+    const fn patience(&self, stage: Stage) -> Option<Duration> {
+        match stage {
+            Stage::Lock | Stage::WriteEpoch | Stage::OpenPort => Some(self.settings.step_timeout),
+            Stage::Recover => Some(self.settings.recovery_timeout),
+            Stage::LockPause { .. } | Stage::Membership { .. } | Stage::Claim | Stage::Publish => None,
+        }
     }
 
     pub(super) fn fail(&mut self, step: Step, why: String, out: &mut Actions) {
@@ -223,7 +259,7 @@ impl Failover {
                 promotion.evidence = Evidence::None; // The lease has ended, so naming needs no more.
             }
             promotion.force = true;
-            return self.go_on(promotion, Stage::Lock, Action::Lock { force: true }, out);
+            return self.go_on(now, promotion, Stage::Lock, Action::Lock { force: true }, out);
         }
         if promotion.window_until.is_some_and(|until| now < until) {
             promotion.stage = Stage::LockPause {
@@ -248,15 +284,15 @@ impl Failover {
         match promotion.stage {
             Stage::LockPause { .. } => {
                 let force = promotion.force;
-                self.go_on(promotion, Stage::Lock, Action::Lock { force }, out);
+                self.go_on(now, promotion, Stage::Lock, Action::Lock { force }, out);
             }
-            Stage::Membership { .. } => self.claim_alone(promotion, out),
+            Stage::Membership { .. } => self.claim_alone(now, promotion, out),
             Stage::Lock
             | Stage::Claim
             | Stage::WriteEpoch
             | Stage::Recover
             | Stage::OpenPort
-            | Stage::Publish => {}
+            | Stage::Publish => self.fail(promotion.step(), "it did not end in time".to_owned(), out),
         }
     }
 
@@ -267,13 +303,23 @@ impl Failover {
                 store_epoch: promotion.store_epoch,
                 evidence: promotion.evidence,
             };
-            return self.go_on(promotion, Stage::Claim, claim, out);
+            return self.go_on(now, promotion, Stage::Claim, claim, out);
         }
         promotion.stage = Stage::Membership {
             until: now + self.settings.claim_timeout,
         };
         self.phase = Phase::Promoting(promotion);
         self.ask_naming(now, out);
+    }
+
+    /// Naming does not answer: a promotion that waits for it goes on alone.
+    pub(super) fn on_naming_silent(&mut self, now: Instant, out: &mut Actions) {
+        if let Phase::Promoting(promotion) = &self.phase
+            && matches!(promotion.stage, Stage::Membership { .. })
+        {
+            let promotion = promotion.clone();
+            self.claim_alone(now, promotion, out);
+        }
     }
 
     /// Naming said that this broker is a member.
@@ -289,11 +335,12 @@ impl Failover {
             | Phase::Standby(_)
             | Phase::Suspecting(_)
             | Phase::Promoting(_)
+            | Phase::HandingOver(_)
             | Phase::Ended => {}
         }
     }
 
-    fn on_claimed(&mut self, mut promotion: Promotion, epoch: Epoch, out: &mut Actions) {
+    fn on_claimed(&mut self, now: Instant, mut promotion: Promotion, epoch: Epoch, out: &mut Actions) {
         if epoch <= promotion.store_epoch {
             let why = format!(
                 "naming granted epoch {epoch}, which is not newer than the store's {}",
@@ -303,20 +350,26 @@ impl Failover {
         }
         out.push(Action::Note(Note::Claimed { epoch }));
         promotion.claimed = true;
-        self.write_epoch(promotion, epoch, out);
+        self.write_epoch(now, promotion, epoch, out);
     }
 
     /// Naming does not answer: the store's lock decides.
-    fn claim_alone(&mut self, promotion: Promotion, out: &mut Actions) {
+    fn claim_alone(&mut self, now: Instant, promotion: Promotion, out: &mut Actions) {
         let epoch = promotion.store_epoch.max(self.epoch).next();
         out.push(Action::Note(Note::ClaimUnanswered { epoch }));
-        self.write_epoch(promotion, epoch, out);
+        self.write_epoch(now, promotion, epoch, out);
     }
 
-    fn write_epoch(&mut self, mut promotion: Promotion, epoch: Epoch, out: &mut Actions) {
+    fn write_epoch(&mut self, now: Instant, mut promotion: Promotion, epoch: Epoch, out: &mut Actions) {
         promotion.epoch = Some(epoch);
         self.epoch = self.epoch.max(epoch);
-        self.go_on(promotion, Stage::WriteEpoch, Action::WriteEpoch { epoch }, out);
+        self.go_on(
+            now,
+            promotion,
+            Stage::WriteEpoch,
+            Action::WriteEpoch { epoch },
+            out,
+        );
     }
 
     fn on_claim_refused(
@@ -341,7 +394,7 @@ impl Failover {
                 out.extend([Action::Note(Note::ClaimRefused { active }), Action::Release]);
                 self.wait_for_active(now, None, out);
             }
-            Refusal::StaleEpoch { current } => self.on_superseded(current, out),
+            Refusal::StaleEpoch { current } => self.on_superseded(now, current, out),
             Refusal::Other(why) => self.fail(Step::Claim, why, out),
         }
     }
@@ -351,10 +404,10 @@ impl Failover {
         out.push(Action::Note(Note::Listening));
         if promotion.claimed {
             let epoch = promotion.epoch.unwrap_or(self.epoch);
-            self.go_on(promotion, Stage::Publish, Action::Publish { epoch }, out);
+            self.go_on(now, promotion, Stage::Publish, Action::Publish { epoch }, out);
         } else {
             out.push(Action::Note(Note::PublishUnanswered));
-            self.announce(now, &promotion, false, out);
+            self.announce(now, &promotion, Exports::retry(now), out);
         }
     }
 
@@ -369,16 +422,16 @@ impl Failover {
             Refusal::NotMember => {
                 self.membership.joined = false;
                 out.push(Action::Note(Note::PublishUnanswered));
-                self.announce(now, promotion, false, out);
+                self.announce(now, promotion, Exports::retry(now), out);
                 self.ask_naming(now, out);
             }
-            Refusal::StaleEpoch { current } => self.on_superseded(current, out),
-            Refusal::ActiveExists { epoch, .. } => self.on_superseded(epoch, out),
+            Refusal::StaleEpoch { current } => self.on_superseded(now, current, out),
+            Refusal::ActiveExists { epoch, .. } => self.on_superseded(now, epoch, out),
             Refusal::Other(why) => self.fail(Step::Publish, why, out),
         }
     }
 
-    fn announce(&mut self, now: Instant, promotion: &Promotion, published: bool, out: &mut Actions) {
+    fn announce(&mut self, now: Instant, promotion: &Promotion, exports: Exports, out: &mut Actions) {
         let epoch = promotion.epoch.unwrap_or(self.epoch);
         out.extend([
             Action::Announce {
@@ -387,6 +440,10 @@ impl Failover {
             },
             Action::Note(Note::Active { epoch }),
         ]);
-        self.phase = Phase::Active(Active::new(now, epoch, promotion.claimed, published));
+        let mut active = Active::new(now, epoch, promotion.claimed, exports);
+        if promotion.planned {
+            active.respected = self.peers.incarnations();
+        }
+        self.phase = Phase::Active(active);
     }
 }

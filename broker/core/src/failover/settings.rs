@@ -17,11 +17,26 @@ pub struct Settings {
     pub start_up_max_try_count: u32,
     /// Probes of a suspected active broker before this one takes over. Default `Times(5)`.
     pub fail_over_max_try_count: Tries,
+    /// Whether an active broker whose role is `backup` hands the service back to a `primary` that is a ready
+    /// standby again. Default true. A primary that an operator switched away from is left alone until its
+    /// process is started anew.
+    pub auto_switchover: bool,
+    /// How long the primary must have been ready, without interruption, before it is handed the service.
+    /// Default 2,000 ms.
+    pub failback_delay: Duration,
     /// Whether a planned stop of the active broker hands over to a standby. Default false: an operator who
     /// stops a broker means the service to stop.
     pub failover_on_shutdown: bool,
+    /// How long the next one may take to become active in a handover before the old active takes the store
+    /// back, if it is free. Default 5,000 ms.
+    pub switchover_timeout: Duration,
+    /// How long one step of a promotion may take: the lock, the epoch, the port. Default 10,000 ms. A disk
+    /// that hangs must not keep a broker between two states.
+    pub step_timeout: Duration,
+    /// How long reading the store may take. Default 600,000 ms.
+    pub recovery_timeout: Duration,
     /// How long a membership of the group lasts without renewal; it is renewed every third of that.
-    /// Default 3,000 ms, at least three heartbeats.
+    /// Default 1,500 ms, at least three heartbeats. A frozen broker is followed when its lease has ended.
     pub lease: Duration,
     /// How long naming may take to grant a claim before the store's lock decides alone. Default 500 ms.
     pub claim_timeout: Duration,
@@ -48,8 +63,13 @@ impl Default for Settings {
             discovery_response_timeout: Duration::from_millis(5000),
             start_up_max_try_count: 1,
             fail_over_max_try_count: Tries::Times(5),
+            auto_switchover: true,
+            failback_delay: Duration::from_millis(2000),
             failover_on_shutdown: false,
-            lease: Duration::from_millis(3000),
+            switchover_timeout: Duration::from_millis(5000),
+            step_timeout: Duration::from_millis(10_000),
+            recovery_timeout: Duration::from_millis(600_000),
+            lease: Duration::from_millis(1500),
             claim_timeout: Duration::from_millis(500),
             lock_window: Duration::from_millis(1000),
             timing: Timing::default(),
@@ -101,7 +121,10 @@ impl Settings {
                 self.check_health_response_timeout,
             ),
             ("discovery_response_timeout", self.discovery_response_timeout),
-            ("claim_timeout", self.claim_timeout),
+            ("claim_timeout_ms", self.claim_timeout),
+            ("switchover_timeout_ms", self.switchover_timeout),
+            ("step_timeout_ms", self.step_timeout),
+            ("recovery_timeout_ms", self.recovery_timeout),
         ];
         match waits.into_iter().find(|(_, wait)| wait.is_zero()) {
             Some((setting, _)) => Err(InvalidSettings::NoTime { setting }),
@@ -118,6 +141,10 @@ pub(super) mod pause {
     pub(in crate::failover) const LOCK: Duration = Duration::from_millis(1);
     /// Between two attempts to reach naming while it does not answer.
     pub(in crate::failover) const NAMING: Duration = Duration::from_millis(200);
+    /// Between two looks at the group while the active broker is suspected: its lease may end any moment.
+    pub(in crate::failover) const SUSPECTED: Duration = Duration::from_millis(50);
+    /// Before a failback that came to nothing is tried again.
+    pub(in crate::failover) const FAILBACK: Duration = Duration::from_secs(60);
     /// Before a standby that knows no active broker tries the store again.
     pub(in crate::failover) const ORPHAN: Duration = Duration::from_millis(1000);
 }

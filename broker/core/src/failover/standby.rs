@@ -29,6 +29,10 @@ pub(super) struct Watch {
     pub(super) retry_at: Option<Instant>,
     /// Who was silent, and held the lock when it was last tried.
     frozen: Option<MemberName>,
+    /// Whether this broker was cut off from everybody: it tries nothing before it hears from somebody.
+    isolated: bool,
+    /// Until when the one it watches, to whom the service was handed over, may still be a standby.
+    pub(super) heir_until: Option<Instant>,
     /// Whether naming said meanwhile that the lease of the active broker ended.
     lease_expired: bool,
 }
@@ -85,18 +89,18 @@ impl Failover {
         }
         let attempt = discovery.attempt + 1;
         if attempt > self.settings.start_up_max_try_count {
-            self.promote(Promotion::at_start(), out);
+            self.promote(now, Promotion::at_start(), out);
         } else {
             self.ask_naming(now, out);
             self.discover(now, attempt, out);
         }
     }
 
-    pub(super) fn on_group_while_discovering(&mut self, group: &GroupSeen, out: &mut Actions) {
+    pub(super) fn on_group_while_discovering(&mut self, now: Instant, group: &GroupSeen, out: &mut Actions) {
         let active = group.active.as_ref().filter(|active| **active != self.me);
         match active {
             Some(active) => self.probe_while_discovering(active.clone(), out),
-            None => self.nobody_answers(out),
+            None => self.nobody_answers(now, out),
         }
     }
 
@@ -112,9 +116,9 @@ impl Failover {
     }
 
     /// The search came to nothing. A primary need not wait; a backup gives it all the time of the search.
-    fn nobody_answers(&mut self, out: &mut Actions) {
+    fn nobody_answers(&mut self, now: Instant, out: &mut Actions) {
         match self.role {
-            Role::Primary => self.promote(Promotion::at_start(), out),
+            Role::Primary => self.promote(now, Promotion::at_start(), out),
             Role::Backup => {}
         }
     }
@@ -136,6 +140,7 @@ impl Failover {
             | Phase::Suspecting(_)
             | Phase::Promoting(_)
             | Phase::Active(_)
+            | Phase::HandingOver(_)
             | Phase::Ended => {}
         }
     }
@@ -152,7 +157,7 @@ impl Failover {
                 self.peers.detector.answered(now, &peer);
                 self.watch(Some(peer), out);
             }
-            ProbeAnswer::Standby | ProbeAnswer::Refused => self.nobody_answers(out),
+            ProbeAnswer::Standby | ProbeAnswer::Refused => self.nobody_answers(now, out),
             ProbeAnswer::Silent => {}
         }
     }
@@ -170,17 +175,46 @@ impl Failover {
         }
     }
 
-    pub(super) fn on_standby_tick(&mut self, now: Instant, out: &mut Actions) {
-        let Phase::Standby(watch) = &self.phase else {
-            return;
-        };
-        if watch.retry_at.is_some_and(|at| now >= at) {
-            let promotion = Promotion::again(watch.frozen.clone(), watch.lease_expired);
-            self.promote(promotion, out);
+    /// The active broker handed over to a third one: if that dies on the way, it is noticed like any death.
+    pub(super) fn wait_for_heir(&mut self, now: Instant, heir: MemberName, out: &mut Actions) {
+        self.watch(Some(heir), out);
+        if let Phase::Standby(watch) = &mut self.phase {
+            watch.heir_until = Some(now + self.settings.switchover_timeout);
         }
     }
 
-    pub(super) fn on_group_while_standby(&mut self, group: &GroupSeen) {
+    /// Nobody was in reach for a whole lease: this broker waits until somebody is.
+    pub(super) fn wait_for_contact(&mut self, out: &mut Actions) {
+        self.watch(None, out);
+        if let Phase::Standby(watch) = &mut self.phase {
+            watch.isolated = true;
+        }
+    }
+
+    /// Naming or a peer is in reach again.
+    pub(super) fn on_contact(&mut self, now: Instant) {
+        let may_try = self.settings.fail_over_max_try_count != Tries::Never;
+        if let Phase::Standby(watch) = &mut self.phase
+            && watch.isolated
+        {
+            watch.isolated = false;
+            watch.retry_at = may_try.then(|| now + pause::ORPHAN);
+        }
+    }
+
+    pub(super) fn on_standby_tick(&mut self, now: Instant, out: &mut Actions) {
+        let Phase::Standby(watch) = &mut self.phase else {
+            return;
+        };
+        watch.heir_until = watch.heir_until.filter(|until| now < *until);
+        if watch.retry_at.is_some_and(|at| now >= at) {
+            let promotion = Promotion::again(watch.frozen.clone(), watch.lease_expired);
+            self.promote(now, promotion, out);
+        }
+    }
+
+    pub(super) fn on_group_while_standby(&mut self, now: Instant, group: &GroupSeen) {
+        self.on_contact(now);
         if let Phase::Standby(watch) = &mut self.phase {
             watch.lease_expired = group.lease_expired;
         }
@@ -229,7 +263,7 @@ impl Failover {
         }));
         self.forget_peer(&peer);
         if handover && self.settings.fail_over_max_try_count != Tries::Never {
-            self.promote(Promotion::after_death(now, &self.settings, None), out);
+            self.promote(now, Promotion::after_death(now, &self.settings, None), out);
         } else {
             self.watch(None, out);
         }
@@ -282,22 +316,22 @@ impl Failover {
         self.watch(Some(active), out);
     }
 
-    pub(super) fn on_group_while_suspecting(&mut self, group: &GroupSeen, out: &mut Actions) {
+    pub(super) fn on_group_while_suspecting(&mut self, now: Instant, group: &GroupSeen, out: &mut Actions) {
         if let Phase::Suspecting(suspect) = &mut self.phase {
             suspect.lease_expired = group.lease_expired;
         }
-        self.confirm_if_lease_expired(out);
+        self.confirm_if_lease_expired(now, out);
     }
 
     /// A peer was silent for `Timing::failed`.
-    pub(super) fn on_failed(&mut self, peer: &MemberName, out: &mut Actions) {
+    pub(super) fn on_failed(&mut self, now: Instant, peer: &MemberName, out: &mut Actions) {
         if matches!(&self.phase, Phase::Suspecting(suspect) if suspect.peer == *peer) {
-            self.confirm_if_lease_expired(out);
+            self.confirm_if_lease_expired(now, out);
         }
     }
 
     /// Naming and the peers agree that the active broker is gone: no probe needs to run out.
-    fn confirm_if_lease_expired(&mut self, out: &mut Actions) {
+    fn confirm_if_lease_expired(&mut self, now: Instant, out: &mut Actions) {
         let Phase::Suspecting(suspect) = &self.phase else {
             return;
         };
@@ -305,13 +339,13 @@ impl Failover {
         if suspect.lease_expired && self.peers.detector.verdict(&peer) == Some(Verdict::Failed) {
             out.push(Action::Note(Note::Confirmed { peer: peer.clone() }));
             self.forget_peer(&peer);
-            self.promote(Promotion::again(Some(peer), true), out);
+            self.promote(now, Promotion::again(Some(peer), true), out);
         }
     }
 
     fn confirm(&mut self, now: Instant, peer: MemberName, frozen: Option<MemberName>, out: &mut Actions) {
         out.push(Action::Note(Note::Confirmed { peer: peer.clone() }));
         self.forget_peer(&peer);
-        self.promote(Promotion::after_death(now, &self.settings, frozen), out);
+        self.promote(now, Promotion::after_death(now, &self.settings, frozen), out);
     }
 }

@@ -9,20 +9,21 @@ use axum::extract::rejection::JsonRejection;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use daymark_client::proto::MemberName;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::control::Promote;
 use crate::control::status::StatusBoard;
+use crate::control::{NotSwitched, Promote, Switchover, Wish};
 
-/// How long a promotion may take before its outcome is reported as unknown.
-const PROMOTION: Duration = Duration::from_secs(30);
+/// How long a promotion or a switchover may take before its outcome is reported as unknown.
+const OUTCOME: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
 struct Admin {
     board: StatusBoard,
-    promotes: mpsc::Sender<Promote>,
+    wishes: mpsc::Sender<Wish>,
 }
 
 /// What `POST /v1/promote` takes. An empty body asks for a promotion without force.
@@ -33,14 +34,23 @@ struct PromoteRequest {
     force: bool,
 }
 
+/// What `POST /v1/switchover` takes. An empty body leaves the choice to the broker.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct SwitchoverRequest {
+    /// Who shall be active. Default: a ready primary before a ready backup, then by name.
+    to: Option<MemberName>,
+}
+
 /// Serves until the task is aborted.
-pub(crate) async fn serve(listener: TcpListener, board: StatusBoard, promotes: mpsc::Sender<Promote>) {
+pub(crate) async fn serve(listener: TcpListener, board: StatusBoard, wishes: mpsc::Sender<Wish>) {
     let router = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(async || "ok\n"))
         .route("/v1/status", get(status))
         .route("/v1/promote", post(promote))
-        .with_state(Admin { board, promotes });
+        .route("/v1/switchover", post(switchover))
+        .with_state(Admin { board, wishes });
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the admin endpoint ended");
     }
@@ -66,10 +76,10 @@ async fn promote(
         force: request.force,
         answer,
     };
-    if admin.promotes.send(promote).await.is_err() {
+    if admin.wishes.send(Wish::Promote(promote)).await.is_err() {
         return problem(StatusCode::SERVICE_UNAVAILABLE, "Ending", "the broker ends");
     }
-    match tokio::time::timeout(PROMOTION, answered).await {
+    match tokio::time::timeout(OUTCOME, answered).await {
         Ok(Ok(Ok(_))) => Json(admin.board.status()).into_response(),
         Ok(Ok(Err(why))) => problem(StatusCode::CONFLICT, "PromotionRefused", &why),
         Ok(Err(_)) => problem(StatusCode::SERVICE_UNAVAILABLE, "Ending", "the broker ends"),
@@ -77,6 +87,37 @@ async fn promote(
             StatusCode::GATEWAY_TIMEOUT,
             "TimedOut",
             "the promotion goes on, its outcome is unknown",
+        ),
+    }
+}
+
+async fn switchover(
+    State(admin): State<Admin>,
+    request: Result<Option<Json<SwitchoverRequest>>, JsonRejection>,
+) -> Response {
+    let request = match request {
+        Ok(request) => request.map(|Json(request)| request).unwrap_or_default(),
+        Err(rejection) => {
+            let detail = rejection.body_text();
+            return problem(StatusCode::BAD_REQUEST, "InvalidRequest", &detail);
+        }
+    };
+    let (answer, answered) = oneshot::channel();
+    let wish = Wish::Switchover(Switchover {
+        to: request.to,
+        answer,
+    });
+    if admin.wishes.send(wish).await.is_err() {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "Ending", "the broker ends");
+    }
+    match tokio::time::timeout(OUTCOME, answered).await {
+        Ok(Ok(Ok(switched))) => Json(switched).into_response(),
+        Ok(Ok(Err(NotSwitched { code, why }))) => problem(StatusCode::CONFLICT, code, &why),
+        Ok(Err(_)) => problem(StatusCode::SERVICE_UNAVAILABLE, "Ending", "the broker ends"),
+        Err(_) => problem(
+            StatusCode::GATEWAY_TIMEOUT,
+            "TimedOut",
+            "the switchover goes on, its outcome is unknown",
         ),
     }
 }

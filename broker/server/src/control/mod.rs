@@ -5,6 +5,7 @@
 
 mod naming;
 mod office;
+mod seek;
 pub(crate) mod status;
 mod timeline;
 
@@ -13,15 +14,17 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use daymark_broker_core::failover::{
-    Action, Ending, Event, Failover, NamingEvent, Note, PeerEvent, ProbeAnswer, StepEvent,
+    About, Action, Drain, Ending, Event, Failover, Lapse, NamingEvent, Note, PeerEvent, ProbeAnswer,
+    StepEvent,
 };
 use daymark_client::proto::{
     BrokerAddress, Endpoint, Epoch, GroupName, JoinRequest, LeaseId, Member, MemberName, MemberState, Role,
 };
+use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use crate::config::Config;
+use crate::config::{ActiveTransport, Config};
 use crate::exports;
 use crate::messaging::{Greeting, Messaging, StoreFailure};
 use crate::peers::frame::Heartbeat;
@@ -34,6 +37,9 @@ use status::StatusBoard;
 /// How many other members are known at a time. A group has two to sixteen.
 const MEMBERS_MAX: usize = 64;
 
+/// The phase of a broker that hands over, as `View` names it.
+const HANDING_OVER: &str = "handing-over";
+
 /// How long a join or a renewal may take, unless the lease is shorter.
 pub(crate) const ANSWER: Duration = Duration::from_secs(3);
 
@@ -44,11 +50,47 @@ pub(crate) struct Promote {
     pub(crate) answer: oneshot::Sender<Result<Epoch, String>>,
 }
 
+/// An operator's wish for another active member, and where to answer it.
+#[derive(Debug)]
+pub(crate) struct Switchover {
+    pub(crate) to: Option<MemberName>,
+    pub(crate) answer: oneshot::Sender<Result<Switched, NotSwitched>>,
+}
+
+/// How a switchover ended well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Switched {
+    /// Who was active.
+    pub(crate) from: MemberName,
+    /// Who is active now.
+    pub(crate) to: MemberName,
+    /// Its epoch.
+    pub(crate) epoch: Epoch,
+    /// From the end of service here to the announcement there, in microseconds.
+    pub(crate) took_us: u64,
+}
+
+/// Why a switchover did not do what it should, with a stable code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NotSwitched {
+    pub(crate) code: &'static str,
+    pub(crate) why: String,
+}
+
+/// What operators want of the driver.
+#[derive(Debug)]
+pub(crate) enum Wish {
+    Promote(Promote),
+    Switchover(Switchover),
+}
+
 /// What comes back from work done beside the loop.
 #[derive(Debug)]
 enum Report {
     Naming(Answer),
     Peer(PeerEvent),
+    /// What was heard at the address an operator gave.
+    Found(Option<Heartbeat>),
     /// A step of a promotion, and the term it was begun in.
     Step {
         term: u64,
@@ -87,7 +129,7 @@ pub(crate) struct Parts {
     pub(crate) naming: daymark_client::Naming,
     pub(crate) mesh: Mesh,
     pub(crate) heard: mpsc::Receiver<Heard>,
-    pub(crate) promotes: mpsc::Receiver<Promote>,
+    pub(crate) wishes: mpsc::Receiver<Wish>,
     pub(crate) board: StatusBoard,
     pub(crate) failover: Failover,
 }
@@ -99,7 +141,7 @@ pub(crate) struct Driver {
     registrar: Registrar,
     mesh: Mesh,
     heard: mpsc::Receiver<Heard>,
-    promotes: mpsc::Receiver<Promote>,
+    wishes: mpsc::Receiver<Wish>,
     board: StatusBoard,
     failover: Failover,
     reports: mpsc::Receiver<Report>,
@@ -116,6 +158,14 @@ pub(crate) struct Driver {
     members: BTreeMap<MemberName, Address>,
     heartbeat: Heartbeat,
     waiting: Vec<oneshot::Sender<Result<Epoch, String>>>,
+    /// The switchover under way: since when nobody is served here, and who waits for its end.
+    switching: Option<Switching>,
+}
+
+#[derive(Debug, Default)]
+struct Switching {
+    since: Option<Instant>,
+    waiting: Vec<oneshot::Sender<Result<Switched, NotSwitched>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,6 +185,11 @@ pub(crate) fn first_heartbeat(me: &Identity) -> Heartbeat {
         leaving: None,
         endpoint: me.endpoint.clone(),
         peer: me.peer.clone(),
+        role: me.role,
+        ready: false,
+        incarnation: unix_us(),
+        hands_over_to: None,
+        clients: 0,
     }
 }
 
@@ -161,7 +216,7 @@ impl Driver {
             registrar,
             mesh: parts.mesh,
             heard: parts.heard,
-            promotes: parts.promotes,
+            wishes: parts.wishes,
             board: parts.board,
             failover: parts.failover,
             reports,
@@ -173,6 +228,7 @@ impl Driver {
             lease: None,
             members: BTreeMap::new(),
             waiting: Vec::new(),
+            switching: None,
         }
     }
 
@@ -191,7 +247,7 @@ impl Driver {
             next = tokio::select! {
                 Some(report) = self.reports.recv() => self.on_report(report),
                 Some(heard) = self.heard.recv() => self.on_heard(heard),
-                Some(promote) = self.promotes.recv() => self.on_promote(promote),
+                Some(wish) = self.wishes.recv() => self.on_wish(wish),
                 () = sleep_until(due) => vec![Event::Tick],
                 () = &mut stop, if !stopping => {
                     stopping = true;
@@ -207,7 +263,7 @@ impl Driver {
         if actions.is_empty() {
             return None;
         }
-        self.board.show_view(self.failover.view());
+        self.show_view();
         for action in actions {
             tracing::trace!(%action, "action");
             if let Some(ending) = self.perform(action).await {
@@ -221,7 +277,7 @@ impl Driver {
         match action {
             Action::Join => self.join(),
             Action::Renew => self.renew(),
-            Action::Discover { .. } => self.mesh.dial_now(),
+            Action::Discover { .. } => self.discover(),
             Action::Probe { peer, probe } => self.probe(peer, probe),
             Action::Lock { force } => {
                 let store = self.store.clone();
@@ -246,6 +302,12 @@ impl Driver {
             Action::OpenPort { epoch } => self.open_port(epoch),
             Action::Publish { epoch } => self.publish(epoch),
             Action::Announce { state, epoch } => self.announce(state, epoch),
+            Action::HandOver { to, epoch } => {
+                self.heartbeat.state = MemberState::Standby;
+                self.heartbeat.epoch = epoch;
+                self.heartbeat.hands_over_to = Some(to);
+                self.say();
+            }
             Action::SayGoodbye { handover } => {
                 self.heartbeat.leaving = Some(handover);
                 self.say();
@@ -257,6 +319,10 @@ impl Driver {
             Action::Note(note) => self.note(&note),
             Action::Exit(ending) => {
                 self.answer_waiting(&Err(ending.to_string()));
+                self.answer_switching(&Err(NotSwitched {
+                    code: "Ending",
+                    why: ending.to_string(),
+                }));
                 return Some(ending);
             }
         }
@@ -300,6 +366,7 @@ impl Driver {
         match report {
             Report::Naming(answer) => self.on_answer(answer),
             Report::Peer(event) => vec![Event::Peer(event)],
+            Report::Found(heartbeat) => heartbeat.map_or_else(Vec::new, |heartbeat| self.on_found(heartbeat)),
             Report::Step { term, done } if term == self.term => {
                 self.take_office(done.office);
                 vec![Event::Step(done.event)]
@@ -384,6 +451,14 @@ impl Driver {
         }
     }
 
+    /// The mesh goes on from what was found; a heartbeat of our own or of a stranger is none.
+    fn on_found(&mut self, heartbeat: Heartbeat) -> Vec<Event> {
+        if heartbeat.member == self.me.member || heartbeat.group != self.me.group {
+            return Vec::new();
+        }
+        self.on_heartbeat(heartbeat)
+    }
+
     fn on_heartbeat(&mut self, heartbeat: Heartbeat) -> Vec<Event> {
         let peer = heartbeat.member;
         let address = Address {
@@ -398,6 +473,12 @@ impl Driver {
             peer: peer.clone(),
             state: heartbeat.state,
             epoch: heartbeat.epoch,
+            about: About {
+                role: heartbeat.role,
+                is_ready: heartbeat.ready,
+                incarnation: heartbeat.incarnation,
+                hands_over_to: heartbeat.hands_over_to,
+            },
         })];
         if let Some(handover) = heartbeat.leaving {
             events.push(Event::Peer(PeerEvent::Leaving { peer, handover }));
@@ -408,6 +489,20 @@ impl Driver {
         events
     }
 
+    fn on_wish(&mut self, wish: Wish) -> Vec<Event> {
+        match wish {
+            Wish::Promote(promote) => self.on_promote(promote),
+            Wish::Switchover(switchover) => {
+                let switching = self.switching.get_or_insert_default();
+                switching.waiting.push(switchover.answer);
+                if self.failover.view().phase == HANDING_OVER {
+                    return Vec::new(); // The answer to the one under way is the answer to this one too.
+                }
+                vec![Event::Switchover { to: switchover.to }]
+            }
+        }
+    }
+
     fn on_promote(&mut self, promote: Promote) -> Vec<Event> {
         let view = self.failover.view();
         if view.state == MemberState::Active {
@@ -416,6 +511,13 @@ impl Driver {
         }
         self.waiting.push(promote.answer);
         vec![Event::Promote { force: promote.force }]
+    }
+
+    fn answer_switching(&mut self, answer: &Result<Switched, NotSwitched>) {
+        for waiting in self.switching.take().unwrap_or_default().waiting {
+            // An operator who no longer waits needs no answer.
+            let _ = waiting.send(answer.clone());
+        }
     }
 
     fn answer_waiting(&mut self, answer: &Result<Epoch, String>) {
@@ -429,6 +531,12 @@ impl Driver {
 async fn watch_store(term: u64, messaging: Arc<Messaging>) -> Report {
     let failure = messaging.failed().await;
     Report::StoreFailed { term, failure }
+}
+
+/// Microseconds since 1970 UTC on this machine's clock.
+fn unix_us() -> u64 {
+    let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(unix.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
 }
 
 async fn sleep_until(due: Option<Instant>) {
@@ -517,6 +625,7 @@ impl Driver {
     }
 
     fn announce(&mut self, state: MemberState, epoch: Epoch) {
+        self.heartbeat.hands_over_to = None;
         self.heartbeat.state = state;
         self.heartbeat.epoch = epoch;
         self.say();
@@ -531,9 +640,13 @@ impl Driver {
         }
     }
 
-    async fn close_port(&self, drain: bool) {
+    async fn close_port(&self, drain: Drain) {
         if let Office::Open(messaging) = &self.office {
-            let drain = drain.then_some(self.config.drain_timeout);
+            let drain = match drain {
+                Drain::None => None,
+                Drain::Short => Some(self.config.switchover_drain.min(self.config.drain_timeout)),
+                Drain::Full => Some(self.config.drain_timeout),
+            };
             office::close_port(messaging, drain).await;
         }
     }
@@ -562,6 +675,62 @@ impl Driver {
         }
     }
 
+    /// Looks for the active broker: at every address known, and at the one an operator gave.
+    fn discover(&mut self) {
+        self.mesh.dial_now();
+        if let ActiveTransport::Tcp(endpoint) = &self.config.active_transport {
+            let timeout = self.config.failover.discovery_response_timeout;
+            let seeking = seek::seek(endpoint.clone(), self.me.group.clone(), timeout);
+            self.report(async move { Report::Found(seeking.await) });
+        }
+    }
+
+    /// Peers are told at once when this broker becomes ready to take over, or no longer is.
+    fn show_view(&mut self) {
+        let view = self.failover.view();
+        if self.heartbeat.ready != view.is_ready {
+            self.heartbeat.ready = view.is_ready;
+            self.say();
+        }
+        self.board.show_view(view);
+    }
+
+    /// A switchover ends when somebody is heard to be active, or when this broker serves again.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "only its beginning and its ends matter"
+    )]
+    fn follow_switchover(&mut self, note: &Note) {
+        match note {
+            Note::HandingOver { .. } => {
+                self.switching.get_or_insert_default().since = Some(Instant::now());
+            }
+            Note::SwitchoverRefused(why) => self.answer_switching(&Err(NotSwitched {
+                code: why.code(),
+                why: why.to_string(),
+            })),
+            Note::HandedOver { to, epoch } => {
+                let since = self.switching.as_ref().and_then(|switching| switching.since);
+                let took = since.map_or(0, |since| since.elapsed().as_micros());
+                self.answer_switching(&Ok(Switched {
+                    from: self.me.member.clone(),
+                    to: to.clone(),
+                    epoch: *epoch,
+                    took_us: u64::try_from(took).unwrap_or(u64::MAX),
+                }));
+            }
+            Note::HandoverFailed { to, why } => self.answer_switching(&Err(NotSwitched {
+                code: "HandoverFailed",
+                why: match why {
+                    Lapse::Gone => format!("{to} is gone: this broker takes the service back"),
+                    Lapse::Silent => format!("{to} is silent: this broker takes the service back"),
+                    Lapse::Late => format!("{to} was not active in time: this broker takes the service back"),
+                },
+            })),
+            _ => {}
+        }
+    }
+
     fn note(&mut self, note: &Note) {
         self.board.record(note);
         let (code, group, member) = (note.code(), &self.me.group, &self.me.member);
@@ -571,6 +740,7 @@ impl Driver {
         } else {
             tracing::info!(code, %group, %member, %epoch, "{note}");
         }
+        self.follow_switchover(note);
         match note {
             Note::LockBusy { holder } => self.answer_waiting(&Err(holder.clone())),
             Note::Standby {
@@ -601,6 +771,14 @@ impl Driver {
             | Note::PublishUnanswered
             | Note::Active { .. }
             | Note::TermEnded { .. }
+            | Note::SwitchoverRefused(_)
+            | Note::HandingOver { .. }
+            | Note::Drained
+            | Note::Withdrawn
+            | Note::Released
+            | Note::HandedOver { .. }
+            | Note::HandoverFailed { .. }
+            | Note::TakingOver { .. }
             | Note::Superseded { .. }
             | Note::Isolated
             | Note::StepFailed { .. }

@@ -7,7 +7,7 @@ use daymark_client::proto::{
     Epoch, Evidence, Export, GroupName, GroupView, JoinRequest, LeaseId, Member, MemberName, NamingError,
     UnavailableReason, WithdrawReason,
 };
-use daymark_client::{LookupError, Naming};
+use daymark_client::{LookupError, Naming, Providers};
 
 /// How long a withdrawal or a departure may hold up the end of a broker.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -49,7 +49,7 @@ enum Failed {
 impl Registrar {
     pub(super) async fn join(self, request: JoinRequest) -> Answer {
         let joining = self.naming.join(&self.group, &self.member, request);
-        let joined = match bounded(self.patience, joining).await {
+        let joined = match self.bounded(self.patience, joining).await {
             Ok(joined) => joined,
             Err(failed) => return Answer::failed(failed),
         };
@@ -69,7 +69,7 @@ impl Registrar {
     }
 
     pub(super) async fn renew(self, lease: LeaseId) -> Answer {
-        let renewing = bounded(self.patience, self.naming.renew(&self.group, &self.member, lease));
+        let renewing = self.bounded(self.patience, self.naming.renew(&self.group, &self.member, lease));
         let (renewed, view) = tokio::join!(renewing, self.group_view());
         match renewed {
             Ok(renewed) => {
@@ -89,14 +89,16 @@ impl Registrar {
     }
 
     async fn group_view(&self) -> Option<GroupView> {
-        bounded(self.patience, self.naming.group(&self.group)).await.ok()
+        self.bounded(self.patience, self.naming.group(&self.group))
+            .await
+            .ok()
     }
 
     pub(super) async fn claim(self, store_epoch: Epoch, evidence: Evidence) -> StepEvent {
         let claiming = self
             .naming
             .claim(&self.group, &self.member, store_epoch, evidence);
-        match bounded(self.claim_timeout, claiming).await {
+        match self.bounded(self.claim_timeout, claiming).await {
             Ok(epoch) => StepEvent::Claimed { epoch },
             Err(Failed::Refused(error)) => StepEvent::ClaimRefused(refusal(error)),
             Err(Failed::Hopeless(why)) => StepEvent::ClaimRefused(Refusal::Other(why)),
@@ -109,7 +111,7 @@ impl Registrar {
 
     pub(super) async fn publish(self, epoch: Epoch, exports: Vec<Export>) -> StepEvent {
         let publishing = self.naming.publish(&self.group, &self.member, epoch, exports);
-        match bounded(PUBLISH, publishing).await {
+        match self.bounded(PUBLISH, publishing).await {
             Ok(_) => StepEvent::Published,
             Err(Failed::Refused(error)) => StepEvent::PublishRefused(refusal(error)),
             Err(Failed::Hopeless(why)) => StepEvent::PublishRefused(Refusal::Other(why)),
@@ -122,7 +124,7 @@ impl Registrar {
 
     pub(super) async fn withdraw(&self, epoch: Epoch, reason: WithdrawReason) {
         let withdrawing = self.naming.withdraw(&self.group, epoch, reason, None);
-        if let Err(failed) = bounded(FAREWELL, withdrawing).await {
+        if let Err(failed) = self.bounded(FAREWELL, withdrawing).await {
             let why = failed.into_text();
             tracing::warn!(
                 why,
@@ -133,7 +135,7 @@ impl Registrar {
 
     pub(super) async fn leave(&self, lease: LeaseId) {
         let leaving = self.naming.leave(&self.group, &self.member, lease);
-        match bounded(FAREWELL, leaving).await {
+        match self.bounded(FAREWELL, leaving).await {
             Ok(_)
             | Err(Failed::Refused(
                 NamingError::MemberNotFound { .. }
@@ -190,14 +192,36 @@ impl Failed {
     }
 }
 
-async fn bounded<T>(
-    patience: Duration,
-    call: impl Future<Output = Result<T, LookupError>>,
-) -> Result<T, Failed> {
-    match tokio::time::timeout(patience, call).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(failed(error)),
-        Err(_) => Err(Failed::Silent(format!("no answer within {patience:?}"))),
+impl Registrar {
+    /// Asks, and waits no longer than `patience`; not at all where every naming server refuses connections,
+    /// because no process is there that could answer.
+    async fn bounded<T>(
+        &self,
+        patience: Duration,
+        call: impl Future<Output = Result<T, LookupError>>,
+    ) -> Result<T, Failed> {
+        tokio::select! {
+            biased;
+            answer = tokio::time::timeout(patience, call) => match answer {
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(error)) => Err(failed(error)),
+                Err(_) => Err(Failed::Silent(format!("no answer within {patience:?}"))),
+            },
+            () = nobody_listens(self.naming.providers()) => {
+                Err(Failed::Silent("every naming server refuses connections".to_owned()))
+            }
+        }
+    }
+}
+
+/// Ends only if every server of the list refuses a connection now. A server that accepts, or is silent, may
+/// still answer, so it is waited for.
+async fn nobody_listens(providers: &Providers) {
+    for server in providers.endpoints() {
+        match tokio::net::TcpStream::connect((server.host.as_str(), server.port)).await {
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
+            Ok(_) | Err(_) => std::future::pending().await,
+        }
     }
 }
 

@@ -47,6 +47,8 @@ pub(crate) struct Status {
     phase: &'static str,
     pub(crate) epoch: Epoch,
     watching: Option<MemberName>,
+    /// Whether it could be handed the service now.
+    ready: bool,
     /// Counts of queues and connections; absent on a standby, which has none.
     messaging: Option<MessagingStats>,
     /// The last way into office, step by step.
@@ -91,6 +93,7 @@ impl StatusBoard {
                 phase: board.view.phase,
                 epoch: board.view.epoch,
                 watching: board.view.watching.clone(),
+                ready: board.view.is_ready,
                 messaging: None,
                 timeline: board.timeline.promotion().to_vec(),
                 events: board.timeline.events().cloned().collect(),

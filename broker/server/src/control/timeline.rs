@@ -59,7 +59,9 @@ impl Timeline {
     )]
     fn follow(&mut self, note: &Note, entry: Entry) {
         match note {
-            Note::Suspected { .. } | Note::PlannedShutdown { .. } => self.begun = Some(Vec::new()),
+            Note::Suspected { .. } | Note::PlannedShutdown { .. } | Note::TakingOver { .. } => {
+                self.begun = Some(Vec::new())
+            }
             Note::Promoting => self.begun = Some(self.begun.take().unwrap_or_default()),
             Note::Published if self.begun.is_none() && !self.is_published() => {
                 self.promotion.push(entry);

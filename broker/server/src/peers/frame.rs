@@ -5,7 +5,7 @@
 use std::io;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use daymark_client::proto::{Endpoint, Epoch, GroupName, MemberName, MemberState};
+use daymark_client::proto::{Endpoint, Epoch, GroupName, MemberName, MemberState, Role};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -29,6 +29,25 @@ pub(crate) struct Heartbeat {
     pub(crate) endpoint: Endpoint,
     /// Where it receives heartbeats.
     pub(crate) peer: Endpoint,
+    /// Its configured role.
+    #[serde(default = "backup")]
+    pub(crate) role: Role,
+    /// Whether it is a standby that could take over now.
+    #[serde(default)]
+    pub(crate) ready: bool,
+    /// Tells one run of its process from the next.
+    #[serde(default)]
+    pub(crate) incarnation: u64,
+    /// Set once it has released the store for another member: for whom.
+    #[serde(default)]
+    pub(crate) hands_over_to: Option<MemberName>,
+    /// How many clients are connected to it.
+    #[serde(default)]
+    pub(crate) clients: u64,
+}
+
+const fn backup() -> Role {
+    Role::Backup
 }
 
 impl Heartbeat {
@@ -78,6 +97,11 @@ pub(crate) mod tests {
             leaving: None,
             endpoint: "127.0.0.1:9741".parse().expect("an endpoint"),
             peer: "127.0.0.1:9742".parse().expect("an endpoint"),
+            role: Role::Primary,
+            ready: false,
+            incarnation: 7,
+            hands_over_to: None,
+            clients: 0,
         }
     }
 
