@@ -90,10 +90,14 @@ fn object(args: ObjectArgs) -> Result<Object, Failure> {
     match args {
         ObjectArgs {
             queue: Some(address), ..
-        } => Ok(Object::Queue { address }),
+        } => Ok(Object::Queue {
+            address: address.into(),
+        }),
         ObjectArgs {
             topic: Some(address), ..
-        } => Ok(Object::Topic { address }),
+        } => Ok(Object::Topic {
+            address: address.into(),
+        }),
         ObjectArgs {
             link: Some(target), ..
         } => Ok(Object::Link { target }),
