@@ -7,4 +7,5 @@ mod directory;
 mod documents;
 mod failover;
 mod foreign;
+mod hosts;
 mod stage;

@@ -12,12 +12,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::admin;
-use crate::config::Config;
+use crate::config::{Config, GroupTransport};
 use crate::control::status::{About, StatusBoard};
 use crate::control::{ANSWER, Driver, Identity, Parts, first_heartbeat};
 use crate::error::{BrokerError, ConfigError};
 use crate::options::{BrokerOptions, StoreUrl};
-use crate::peers::Mesh;
+use crate::peers::discovery::{Announcement, Discovery, Listed};
+use crate::peers::multicast::Multicast;
+use crate::peers::{Heard, Mesh};
 
 /// A broker whose admin and peer endpoints listen. It takes part in its group once it runs.
 pub struct Broker {
@@ -106,12 +108,16 @@ impl Broker {
         let (heard_by, heard) = mpsc::channel(1024);
         let (wishes_to, wishes) = mpsc::channel(16);
         let interval = config.failover.timing.heartbeat;
+        let discovery = discovery(&config, &me, &peer, &heard_by)?;
         let mesh = Mesh::start(peer.listener, &first_heartbeat(&me), interval, heard_by);
-        let mesh = mesh.map_err(|source| BrokerError::Listen {
+        let mut mesh = mesh.map_err(|source| BrokerError::Listen {
             what: "peer",
             address: me.peer.to_string(),
             source,
         })?;
+        if let Some(discovery) = discovery {
+            mesh.discover_with(discovery);
+        }
         let store = options.store.store(&me.group, &config);
         let mut tasks = JoinSet::new();
         tasks.spawn(admin::serve(admin.listener, board.clone(), wishes_to));
@@ -145,6 +151,34 @@ impl Broker {
         let ending = driver.run(stop).await;
         drop(tasks);
         BrokerError::from_ending(ending)
+    }
+}
+
+/// What finds the other members besides naming.
+fn discovery(
+    config: &Config,
+    me: &Identity,
+    peer: &Bound,
+    heard_by: &mpsc::Sender<Heard>,
+) -> Result<Option<Box<dyn Discovery>>, BrokerError> {
+    match &config.group {
+        GroupTransport::Naming => Ok(None),
+        GroupTransport::VirtualMulticast(others) => {
+            Ok(Some(Box::new(Listed::start(others.clone(), heard_by.clone()))))
+        }
+        GroupTransport::Multicast(multicast) => {
+            // Whoever hears it knows the way to where it comes from; this machine's name it may not know.
+            let anywhere = peer.address.ip().is_unspecified() && config.advertise_host.is_none();
+            let host = (!anywhere).then(|| me.peer.host.clone());
+            let mine = Announcement::new(me.group.clone(), me.member.clone(), host, me.peer.port);
+            let started = Multicast::start(*multicast, mine, heard_by.clone());
+            let started = started.map_err(|source| BrokerError::Listen {
+                what: "group",
+                address: format!("{}:{}", multicast.address, multicast.port),
+                source,
+            })?;
+            Ok(Some(Box::new(started)))
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! `broker.toml`: read into a raw form that refuses unknown keys, then checked.
 
+mod group;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use serde::Deserialize;
 use crate::error::ConfigError;
 use crate::messaging::MessagingConfig;
 use crate::store::PostgresOptions;
+pub use group::{GroupTransport, MulticastConfig, VirtualMember};
 
 /// Everything an operator may choose, checked.
 #[derive(Clone, Debug)]
@@ -29,6 +32,8 @@ pub struct Config {
     /// `advertise_host`: the host that clients and peers are told. Default: the host of `--listen`, or this
     /// machine's name where that is a wildcard address.
     pub advertise_host: Option<String>,
+    /// `[group]`: how the brokers find each other. Default: through naming.
+    pub group: GroupTransport,
     /// `peer_listen`: where heartbeats are received. Default: the host of `--listen`, any free port.
     pub peer_listen: Option<Endpoint>,
     /// `[failover] active_transport_url`: how a standby finds the active broker. Default `gms://active`.
@@ -86,6 +91,7 @@ impl Default for Config {
             journal: journal_options(),
             postgres: PostgresOptions::default(),
             advertise_host: None,
+            group: GroupTransport::default(),
             peer_listen: None,
             active_transport: ActiveTransport::Group,
             switchover_drain: Duration::from_millis(25),
@@ -131,6 +137,7 @@ struct Raw {
     peer_listen: Option<String>,
     drain_timeout_ms: u64,
     failover: RawFailover,
+    group: group::RawGroup,
     messaging: MessagingConfig,
     factories: Vec<FactoryConfig>,
     journal: RawJournal,
@@ -144,6 +151,7 @@ impl Default for Raw {
             peer_listen: None,
             drain_timeout_ms: 1000,
             failover: RawFailover::default(),
+            group: group::RawGroup::default(),
             messaging: MessagingConfig::default(),
             factories: default_factories(),
             journal: RawJournal::default(),
@@ -292,8 +300,15 @@ impl Raw {
     fn checked(self) -> Result<Config, ConfigError> {
         self.messaging.check()?;
         let peer_listen = self.peer_listen.map(|text| text.parse()).transpose();
+        let peer_listen: Option<Endpoint> = peer_listen.map_err(
+            |error: daymark_client::proto::InvalidEndpoint| ConfigError::Endpoint {
+                setting: "peer_listen",
+                reason: error.to_string(),
+            },
+        )?;
         let active_transport = self.failover.active_transport_url.parse();
         let config = Config {
+            group: self.group.checked(peer_listen.as_ref())?,
             active_transport: active_transport.map_err(|reason| ConfigError::Endpoint {
                 setting: "active_transport_url",
                 reason,
@@ -305,12 +320,7 @@ impl Raw {
             journal: self.journal.checked()?,
             postgres: self.postgres.checked()?,
             advertise_host: self.advertise_host,
-            peer_listen: peer_listen.map_err(|error: daymark_client::proto::InvalidEndpoint| {
-                ConfigError::Endpoint {
-                    setting: "peer_listen",
-                    reason: error.to_string(),
-                }
-            })?,
+            peer_listen,
             drain_timeout: time("drain_timeout_ms", self.drain_timeout_ms)?,
         };
         config.check_names()?;
@@ -471,6 +481,7 @@ mod tests {
             ("[failover]\nstep_timeout_ms = 0", "step_timeout_ms"),
             ("[failover]\nheartbeat_ms = 18446744073709551615", "heartbeat_ms"),
             ("[journal]\nsegment_bytes = 1", "segment_bytes"),
+            ("[group]\ntransport = \"virtual-multicast\"", "peer_listen"),
             ("[postgres]\nsession_timeout_ms = 10", "session_timeout_ms"),
             ("[messaging]\nshape = 1", "shape"),
             ("[[factories]]\nexport = \"ExamplesQueue\"", "exported twice"),

@@ -13,10 +13,10 @@ pub enum BrokerError {
     /// An option or a setting cannot be used. Nothing was touched.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The admin or the peer endpoint cannot listen.
+    /// The admin or the peer endpoint cannot listen, or the multicast group cannot be joined.
     #[error("the {what} endpoint cannot listen on {address}: {source}")]
     Listen {
-        /// `admin` or `peer`.
+        /// `admin`, `peer` or `group`.
         what: &'static str,
         /// The address asked for.
         address: String,
@@ -106,6 +106,14 @@ pub enum ConfigError {
     /// A text that is not an endpoint.
     #[error("{setting}: {reason}")]
     Endpoint {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A setting of `[group]` that cannot be used.
+    #[error("{setting}: {reason}")]
+    Group {
         /// The setting.
         setting: &'static str,
         /// What is wrong with it.

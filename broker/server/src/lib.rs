@@ -12,7 +12,7 @@ mod peers;
 pub mod store;
 
 pub use broker::{Broker, run};
-pub use config::{ActiveTransport, Config, FactoryConfig};
+pub use config::{ActiveTransport, Config, FactoryConfig, GroupTransport, MulticastConfig, VirtualMember};
 pub use daymark_broker_core::failover::EVENT_CODES;
 pub use error::{BrokerError, ConfigError};
 pub use options::{BrokerOptions, InvalidStoreUrl, StoreUrl};

@@ -92,7 +92,7 @@ fn bound(entry: &ListEntry) -> [String; 5] {
             .and_then(|b| show::bound_to(&b.object))
             .unwrap_or_default(),
         binding
-            .and_then(|b| b.owner.as_deref())
+            .and_then(|b| b.owner.as_ref())
             .map(show::owner)
             .unwrap_or_default(),
         binding.map(|b| b.revision.to_string()).unwrap_or_default(),

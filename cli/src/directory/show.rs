@@ -14,7 +14,7 @@ pub(crate) fn binding(binding: &Binding) -> String {
         (bound_to_label(&binding.object), bound_to(&binding.object)),
         ("settings", settings(&binding.object)),
         ("attributes", attributes(&binding.attributes)),
-        ("exported by", binding.owner.as_deref().map(owner)),
+        ("exported by", binding.owner.as_ref().map(owner)),
         (
             "revision",
             Some(format!("{} (made at {})", binding.revision, binding.created)),
@@ -48,7 +48,7 @@ pub(crate) fn bound_to(object: &Object) -> Option<String> {
         Object::Context => None,
         Object::Link { target } => Some(name(target)),
         Object::ConnectionFactory(factory) => Some(brokers(factory)),
-        Object::Queue { address } | Object::Topic { address } => Some(address.to_string()),
+        Object::Queue { address } | Object::Topic { address } => Some(address.clone()),
         Object::Reference(reference) => Some(class(reference)),
         Object::Value { json } => Some(json.to_string()),
     }

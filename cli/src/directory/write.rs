@@ -90,14 +90,10 @@ fn object(args: ObjectArgs) -> Result<Object, Failure> {
     match args {
         ObjectArgs {
             queue: Some(address), ..
-        } => Ok(Object::Queue {
-            address: address.into(),
-        }),
+        } => Ok(Object::Queue { address }),
         ObjectArgs {
             topic: Some(address), ..
-        } => Ok(Object::Topic {
-            address: address.into(),
-        }),
+        } => Ok(Object::Topic { address }),
         ObjectArgs {
             link: Some(target), ..
         } => Ok(Object::Link { target }),

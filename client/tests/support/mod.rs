@@ -191,7 +191,7 @@ pub(crate) fn queue(text: &str, address: &str, revision: u64) -> Binding {
     Binding {
         name: name(text),
         object: Object::Queue {
-            address: address.into(),
+            address: address.to_owned(),
         },
         attributes: Attributes::new(),
         created: Revision(1),

@@ -165,10 +165,15 @@ impl SnapshotReader {
             return Err("a record follows the end");
         }
         let Some(builder) = &mut self.builder else {
-            let Record::Start { revision, limits } = record else {
+            let Record::Start {
+                revision,
+                limits,
+                now_unix_ms,
+            } = record
+            else {
                 return Err("the start is missing");
             };
-            self.builder = Some(Builder::new(revision, limits));
+            self.builder = Some(Builder::new(revision, limits, now_unix_ms));
             return Ok(());
         };
         match record {
@@ -226,14 +231,14 @@ struct Builder {
 }
 
 impl Builder {
-    fn new(revision: Revision, limits: Limits) -> Self {
+    fn new(revision: Revision, limits: Limits, now_unix_ms: u64) -> Self {
         Self {
             directory: Directory {
                 limits,
                 revision,
                 tree: Tree::new(),
                 groups: OrdMap::new(),
-                operations: Operations::default(),
+                operations: Operations::at(now_unix_ms),
                 history: History::after(revision),
             },
             last: None,
@@ -356,12 +361,15 @@ impl Builder {
         }
         let limits = &self.directory.limits;
         let operations = &mut self.directory.operations;
+        if answer.at_unix_ms > operations.now_unix_ms() {
+            return Err("an answer is newer than the clock");
+        }
         let answered = Answered {
             written: answer.written,
             at_unix_ms: answer.at_unix_ms,
         };
         let is_full = operations.len() as u64 >= limits.operations_kept;
-        if is_full || !operations.push(answer.op, answered) {
+        if is_full || !operations.remember(answer.op, answered, limits) {
             return Err("an answer too many");
         }
         self.counts.answers += 1;

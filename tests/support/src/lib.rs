@@ -6,6 +6,7 @@
 
 mod deadline;
 pub mod go;
+mod hosts;
 mod http;
 pub mod java;
 pub mod node;
@@ -19,6 +20,7 @@ pub mod proxy;
 mod tools;
 
 pub use deadline::{eventually, eventually_some};
+pub use hosts::{ADDRESSES, Hosts};
 pub use http::{HttpAnswer, http_get, http_post, http_put};
 pub use ports::free_port;
 pub use postgres::Postgres;

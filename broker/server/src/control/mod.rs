@@ -448,6 +448,10 @@ impl Driver {
             Heard::Dropped(peer) => vec![Event::Peer(PeerEvent::Dropped { peer })],
             Heard::Refused(peer) => vec![Event::Peer(PeerEvent::Refused { peer })],
             Heard::Heartbeat(heartbeat) => self.on_heartbeat(heartbeat),
+            Heard::Found(member, endpoint) => {
+                self.mesh.found(member, endpoint);
+                Vec::new()
+            }
         }
     }
 

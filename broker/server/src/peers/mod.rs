@@ -1,12 +1,15 @@
 //! The mesh of heartbeats between the brokers of a group.
 //!
+//! Other members are told by naming, or found by a [`Discovery`]: either way they are addresses to dial.
 //! Every broker listens for its peers, dials those it knows, and speaks on every connection. It reports what
 //! it hears and which connections end; what that means is decided elsewhere. A killed process ends its
 //! connections, which is noticed within about a millisecond.
 //! Invariant: every connection that reported a heartbeat reports its end.
 
 mod dial;
+pub(crate) mod discovery;
 pub(crate) mod frame;
+pub(crate) mod multicast;
 pub(crate) mod probe;
 
 use std::collections::BTreeMap;
@@ -24,10 +27,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+use discovery::Discovery;
 use frame::{Heartbeat, VERSION};
 
 /// How many connections peers may have here. Each known peer needs one; a probe takes one for a moment.
 const CONNECTIONS_MAX: usize = 128;
+/// How many members a discovery may find.
+const FOUND_MAX: usize = 64;
 /// How long a new connection may take to say who it is.
 const INTRODUCTION: Duration = Duration::from_secs(5);
 
@@ -40,6 +46,8 @@ pub(crate) enum Heard {
     Dropped(MemberName),
     /// Nobody listens where this peer should be.
     Refused(MemberName),
+    /// This member receives heartbeats there, as it was announced or listed.
+    Found(MemberName, Endpoint),
 }
 
 /// The mesh. Dropping it ends every connection.
@@ -48,6 +56,9 @@ pub(crate) struct Mesh {
     shared: Arc<Shared>,
     said: watch::Sender<Bytes>,
     dialing: BTreeMap<MemberName, Dialing>,
+    /// Whom the discovery found.
+    found: BTreeMap<MemberName, Endpoint>,
+    discovery: Option<Box<dyn Discovery>>,
     tasks: JoinSet<()>,
 }
 
@@ -96,6 +107,8 @@ impl Mesh {
             shared,
             said,
             dialing: BTreeMap::new(),
+            found: BTreeMap::new(),
+            discovery: None,
             tasks,
         })
     }
@@ -109,16 +122,43 @@ impl Mesh {
         Ok(())
     }
 
-    /// Dials these peers from now on. One that is no longer named is not dialled again; a connection that
-    /// stands goes on.
-    pub(crate) fn dial(&mut self, peers: &BTreeMap<MemberName, Endpoint>) {
+    /// Asks this discovery too, whenever somebody is looked for.
+    pub(crate) fn discover_with(&mut self, discovery: Box<dyn Discovery>) {
+        self.discovery = Some(discovery);
+    }
+
+    /// Dials a member that the discovery found, if it is not dialled there already.
+    pub(crate) fn found(&mut self, member: MemberName, endpoint: Endpoint) {
+        let known = self
+            .dialing
+            .get(&member)
+            .is_some_and(|dialing| dialing.endpoint == endpoint);
+        if known || (self.found.len() >= FOUND_MAX && !self.found.contains_key(&member)) {
+            return;
+        }
+        tracing::debug!(%member, %endpoint, "a member was found");
+        let mut peers: BTreeMap<_, _> = self
+            .dialing
+            .iter()
+            .map(|(peer, at)| (peer.clone(), at.endpoint.clone()))
+            .collect();
+        peers.insert(member.clone(), endpoint.clone());
+        self.found.insert(member, endpoint);
+        self.dial(&peers);
+    }
+
+    /// Dials these peers from now on, and those that were found. One that is no longer named is not dialled
+    /// again; a connection that stands goes on.
+    pub(crate) fn dial(&mut self, told: &BTreeMap<MemberName, Endpoint>) {
+        let mut peers = self.found.clone();
+        peers.extend(told.clone());
         self.dialing.retain(|member, dialing| {
             let keep = peers.get(member) == Some(&dialing.endpoint);
             dialing.wanted.store(keep, Ordering::Relaxed);
             keep
         });
         while self.tasks.try_join_next().is_some() {}
-        for (member, endpoint) in peers {
+        for (member, endpoint) in &peers {
             if *member == self.shared.me || self.dialing.contains_key(member) {
                 continue;
             }
@@ -134,8 +174,11 @@ impl Mesh {
         }
     }
 
-    /// Dials everybody now who is not connected.
+    /// Dials everybody now who is not connected, and asks who else is there.
     pub(crate) fn dial_now(&self) {
+        if let Some(discovery) = &self.discovery {
+            discovery.ask();
+        }
         self.shared.dial_now.notify_waiters();
     }
 }

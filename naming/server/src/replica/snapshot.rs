@@ -212,9 +212,7 @@ mod tests {
             let address = "x".repeat(60_000);
             let write = NamingWrite::Bind {
                 name,
-                object: Object::Queue {
-                    address: address.into(),
-                },
+                object: Object::Queue { address },
                 attributes: Attributes::new(),
             };
             let command = Command {

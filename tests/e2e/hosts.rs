@@ -1,0 +1,216 @@
+//! Two hosts that share a directory or a database, and find each other without naming.
+
+use std::path::{Path, PathBuf};
+
+use daymark_test_support::{ADDRESSES, Hosts, Postgres, Process, Program, eventually, free_port};
+
+use crate::stage::{SOON, program};
+
+/// Settings that do not let a busy machine decide.
+const PATIENT: &str = "[failover]\ndiscovery_response_timeout = 1000\ncheck_health_response_timeout = 1000\n\
+                       fail_over_max_try_count = 2\nclaim_timeout_ms = 100\n";
+
+const MULTICAST: &str = "[group]\ntransport = \"multicast\"\n";
+
+/// Where the peers of the second test receive heartbeats.
+const PEER_PORT: u16 = 9742;
+
+fn virtual_multicast(host: usize, other: &str) -> String {
+    format!(
+        "[group]\ntransport = \"virtual-multicast\"\nvirtual_multicast = \"{}:{PEER_PORT}|{other}\"\n",
+        ADDRESSES[1 - host]
+    )
+}
+
+/// A broker on one of two hosts. Naming is asked at an address where nobody is.
+struct Member {
+    process: Process,
+    name: &'static str,
+}
+
+struct Pair {
+    program: Program,
+    hosts: Hosts,
+    one: Member,
+    two: Member,
+}
+
+fn arguments(name: &str, address: &str, store: &str, config: &Path) -> Vec<String> {
+    let role = if name == "one" { "primary" } else { "backup" };
+    let nobody = format!("{address}:9");
+    let listen = format!("{address}:9741");
+    let config = config.display().to_string();
+    [
+        "broker",
+        "--name",
+        name,
+        "--role",
+        role,
+        "--group",
+        "orders",
+        "--store",
+        store,
+        "--naming",
+        &nobody,
+        "--listen",
+        &listen,
+        "--exit-with-parent",
+        "--config",
+        &config,
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+fn exe() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_daymark"))
+}
+
+fn start(program: &Program, hosts: &Hosts, host: usize, name: &'static str, group: &str) -> Member {
+    let address = ADDRESSES[host];
+    let peer = format!("peer_listen = \"{address}:{PEER_PORT}\"\n");
+    let config = program.file(&format!("{name}.toml"), &format!("{peer}{PATIENT}{group}"));
+    let store = format!("journal:{}", program.path("store").display());
+    let (exe, arguments) = hosts.on(host, &exe(), &arguments(name, address, &store, &config));
+    let directory = program.path("");
+    let mut process = Process::start(&exe, &arguments, &directory, &[("NO_COLOR", "1")]);
+    let _ = process.announced("admin", SOON);
+    Member { process, name }
+}
+
+impl Member {
+    /// Waits until it said this so often.
+    #[track_caller]
+    fn says(&self, code: &str, times: usize) {
+        let what = format!("{} says {code} {times} times", self.name);
+        eventually(SOON, &what, || self.said(code) >= times);
+    }
+
+    fn said(&self, code: &str) -> usize {
+        let text = format!("code=\"{code}\"");
+        self.process.log().matches(&text).count()
+    }
+}
+
+impl Pair {
+    /// `one` is active, `two` watches it.
+    fn new(one: &str, two: &str) -> Option<Self> {
+        let hosts = Hosts::new()?;
+        let program = program();
+        let one = start(&program, &hosts, 0, "one", one);
+        one.says("active", 1);
+        let two = start(&program, &hosts, 1, "two", two);
+        eventually(SOON, "two watches one", || {
+            two.process.log().contains("watching=one")
+        });
+        Some(Self {
+            program,
+            hosts,
+            one,
+            two,
+        })
+    }
+}
+
+#[test]
+fn members_find_each_other_by_multicast_and_a_killed_active_is_followed_while_naming_is_down() {
+    let Some(mut pair) = Pair::new(MULTICAST, MULTICAST) else {
+        return;
+    };
+    assert_eq!(pair.two.said("active"), 0);
+    pair.one.process.kill_9();
+    pair.two.says("active", 1);
+    // It comes back as the standby of the one that followed it.
+    let one = start(&pair.program, &pair.hosts, 0, "one", MULTICAST);
+    eventually(SOON, "one watches two", || {
+        one.process.log().contains("watching=two")
+    });
+    assert_eq!(one.said("active"), 0);
+}
+
+#[test]
+fn members_find_each_other_by_a_list_and_a_killed_active_is_followed_while_naming_is_down() {
+    let Some(mut pair) = Pair::new(&virtual_multicast(0, "two"), &virtual_multicast(1, "one")) else {
+        return;
+    };
+    pair.one.process.kill_9();
+    pair.two.says("active", 1);
+}
+
+#[test]
+fn a_cut_in_one_direction_makes_no_second_active_on_a_shared_directory() {
+    // With a lease of an hour nobody counts as isolated: only the lock of the shared directory decides.
+    let config = format!("lease_ms = 3600000\n{MULTICAST}");
+    let Some(pair) = Pair::new(&config, &config) else {
+        return;
+    };
+    for host in [0, 1] {
+        let (suspected, busy) = (pair.two.said("suspected"), pair.two.said("lock-busy"));
+        pair.hosts.mute(host);
+        pair.two.says("suspected", suspected + 1);
+        pair.two.says("lock-busy", busy + 1);
+        pair.hosts.unmute(host);
+        eventually(SOON, "two watches one again", || {
+            let log = pair.two.process.log();
+            log.rfind("watching=one") > log.rfind("lock-busy")
+        });
+    }
+    assert_eq!(pair.two.said("active"), 0, "{}", pair.two.process.log());
+    assert_eq!(pair.one.said("active"), 1, "{}", pair.one.process.log());
+}
+
+#[test]
+fn a_killed_active_on_postgresql_is_followed_and_a_third_broker_is_refused_by_name() {
+    let Some(server) = Postgres::start() else {
+        return;
+    };
+    let program = program();
+    let (naming, address) = program.naming("naming");
+    let config = program.file("broker.toml", PATIENT);
+    let start = |name: &'static str, role: &str| {
+        let listen = format!("127.0.0.1:{}", free_port());
+        let url = server.url("e2e");
+        let config = config.display().to_string();
+        let mut process = program.start(&[
+            "broker",
+            "--name",
+            name,
+            "--role",
+            role,
+            "--group",
+            "orders",
+            "--store",
+            &url,
+            "--naming",
+            &address,
+            "--listen",
+            &listen,
+            "--exit-with-parent",
+            "--config",
+            &config,
+        ]);
+        let admin = process.announced("admin", SOON);
+        (Member { process, name }, admin)
+    };
+    let (mut one, admin) = start("one", "primary");
+    one.says("active", 1);
+    let status = daymark_test_support::http_get(&admin, "/v1/status").expect("a status");
+    assert!(!status.body.to_string().contains(server.password()), "{status:?}");
+    let (two, _) = start("two", "backup");
+    eventually(SOON, "two watches one", || {
+        two.process.log().contains("watching=one")
+    });
+    let refused = program.run(&["promote", "orders", "two", "--provider", &address]);
+    assert_ne!(refused.code, Some(0), "{refused:?}");
+    one.process.kill_9();
+    two.says("active", 1);
+    assert!(!one.process.whole_log().contains(server.password()));
+    drop(naming);
+    // The loss of the database ends the term and the process, with the code of a store that failed.
+    assert_eq!(
+        server.sql("SELECT pg_terminate_backend(backend) FROM e2e.store"),
+        "t"
+    );
+    let mut two = two;
+    assert_eq!(two.process.ended(SOON).code(), Some(11), "{}", two.process.log());
+}
