@@ -324,6 +324,7 @@ impl Raw {
             drain_timeout: time("drain_timeout_ms", self.drain_timeout_ms)?,
         };
         config.check_names()?;
+        config.check_factories()?;
         config.check_host()?;
         Ok(config)
     }
@@ -342,6 +343,16 @@ impl Config {
             Some(name) => Err(ConfigError::ExportTwice { name: name.clone() }),
             None => Ok(()),
         }
+    }
+
+    fn check_factories(&self) -> Result<(), ConfigError> {
+        for FactoryConfig { export, settings } in &self.factories {
+            settings.check().map_err(|why| ConfigError::Factory {
+                export: export.clone(),
+                why,
+            })?;
+        }
+        Ok(())
     }
 
     fn check_host(&self) -> Result<(), ConfigError> {
@@ -464,6 +475,10 @@ mod tests {
             ("colour = 1", "colour"),
             ("[failover]\nlease = 1", "lease"),
             ("[failover]\nlease_ms = 50", "lease_ms"),
+            (
+                "[[factories]]\nexport = \"F\"\nsettings = { reconnect_interval_multiplier = 0.5 }",
+                "factory F: reconnect_interval_multiplier is 0.5",
+            ),
             ("[failover]\nsuspect_ms = 60", "suspect_ms"),
             (
                 "[failover]\nfail_over_max_try_count = -2",

@@ -97,6 +97,14 @@ pub enum ConfigError {
     /// Queue settings that cannot be used.
     #[error(transparent)]
     Messaging(#[from] MessagingConfigError),
+    /// An exported factory has a setting that no client could use.
+    #[error("factory {export}: {why}")]
+    Factory {
+        /// The name it is exported under.
+        export: Name,
+        /// What cannot be used.
+        why: daymark_client::proto::InvalidSetting,
+    },
     /// A name is exported twice.
     #[error("{name} is exported twice")]
     ExportTwice {

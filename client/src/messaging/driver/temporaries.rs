@@ -6,16 +6,14 @@
 use std::sync::Arc;
 
 use daymark_amqp::{
-    AttachOptions, ExpiryPolicy, LinkId, RemoteAttach, Source, Symbol, Target, TargetNode, Value, condition,
+    AttachOptions, ExpiryPolicy, Fields, LifetimePolicy, LinkId, RemoteAttach, Source, Target, TargetNode,
+    condition,
 };
 
 use super::{Driver, OpenReply, Owner, keys};
 use crate::messaging::destination::{Destination, Kind, Made, outcomes};
 use crate::messaging::error::{Disconnected, OpenError, Refusal};
 use crate::messaging::subscription::durable_link_name;
-
-/// The code of `amqp:delete-on-close:list`.
-const DELETE_ON_CLOSE: u64 = 0x2b;
 
 /// A temporary destination that a program wants.
 pub(in crate::messaging) struct OpenTemporary {
@@ -229,16 +227,11 @@ impl Driver {
 
 /// A link to a node that is made for it and deleted with it.
 fn dynamic(name: String, kind: Kind) -> AttachOptions {
-    let lifetime = Value::Described(
-        Box::new(Value::Ulong(DELETE_ON_CLOSE)),
-        Box::new(Value::List(Vec::new())),
-    );
     let node = TargetNode {
         dynamic: true,
         expiry_policy: ExpiryPolicy::LinkDetach,
-        dynamic_node_properties: [(Symbol::from_static("lifetime-policy"), lifetime)]
-            .into_iter()
-            .collect(),
+        dynamic_node_properties: Fields::new()
+            .with(LifetimePolicy::KEY, LifetimePolicy::DeleteOnClose.value()),
         capabilities: vec![kind.capability_of_new()],
         ..TargetNode::default()
     };
