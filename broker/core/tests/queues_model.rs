@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use daymark_broker_core::queues::{
-    Action, Arrival, ConsumerId, Delivery, DuplicateId, Limits, MessageRef, OwnerId, Positions, ProducerId,
-    QueueLimits, Queues, Recovery, Settlement,
+    Action, Arrival, ConsumerId, ConsumerOptions, Delivery, DuplicateId, Limits, MessageRef, OwnerId,
+    Positions, ProducerId, QueueLimits, QueueSettings, Queues, Recovery, Settlement, WhenFull,
 };
 use proptest::prelude::*;
 
@@ -157,10 +157,17 @@ fn limits() -> Limits {
     }
 }
 
-fn queue_limits() -> QueueLimits {
-    QueueLimits {
+fn settings() -> QueueSettings {
+    let limits = QueueLimits {
         max_messages: 12,
         ..QueueLimits::default()
+    };
+    QueueSettings {
+        limits,
+        when_full: WhenFull::Block,
+        max_delivery_attempts: 0,
+        dead_letter: None,
+        ..QueueSettings::default()
     }
 }
 
@@ -185,7 +192,7 @@ impl World {
 
     fn connect_all(&mut self) {
         for name in QUEUES {
-            self.machine.declare(name, queue_limits()).unwrap();
+            self.machine.declare(name, settings()).unwrap();
         }
         self.connections = (0..CONNECTIONS).map(|_| connect(&mut self.machine)).collect();
     }
@@ -297,6 +304,7 @@ impl World {
             durable,
             priority,
             duplicate_id: DuplicateId::new(format!("m{number}").as_bytes()).ok(),
+            ..Arrival::new(Bytes::new())
         };
         self.machine
             .publish(*producer, None, arrival, Some(delivery))
@@ -334,7 +342,7 @@ impl World {
                 fate.settled = true;
                 self.settlements.insert(delivery, (number, self.handed_over));
             }
-            Settlement::Released | Settlement::Failed => {
+            Settlement::Released | Settlement::Failed | Settlement::Undeliverable { .. } => {
                 self.returned.insert(number);
             }
         }
@@ -360,6 +368,7 @@ impl World {
                     self.connections[connection].producers[link].1 = credit;
                 }
                 Action::Drained { link, .. } => self.connections[connection].consumers[link - 2].credit = 0,
+                Action::Committed { .. } | Action::Ended { .. } => panic!("{action:?} was not asked for"),
             }
         }
         count
@@ -575,7 +584,9 @@ fn connect(machine: &mut Machine) -> Connection {
         .map(|(link, queue)| (machine.attach_producer(owner, link, Some(queue)).unwrap(), 0));
     let producers = producers.collect();
     let consumers = (2..).zip(queues).map(|(link, queue)| ConsumerSide {
-        id: machine.attach_consumer(owner, link, queue, false).unwrap(),
+        id: machine
+            .attach_consumer(owner, link, queue, ConsumerOptions::default())
+            .unwrap(),
         credit: 0,
         held: Vec::new(),
         last_first_delivery: BTreeMap::new(),

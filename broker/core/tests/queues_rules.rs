@@ -2,15 +2,15 @@
 
 use bytes::Bytes;
 use daymark_broker_core::queues::{
-    Action, Arrival, Delivery, DuplicateId, Limits, OwnerId, QueueId, QueueLimits, Queues, Recovery, Refused,
-    Settlement,
+    Action, Arrival, ConsumerOptions, Delivery, DuplicateId, Limits, MESSAGE_OVERHEAD, OwnerId, QueueId,
+    QueueLimits, QueueSettings, Queues, Recovery, Refused, Settlement, WhenFull,
 };
 
 type Machine = Queues<u8, u64>;
 
 fn machine(limits: Limits) -> (Machine, QueueId, OwnerId) {
     let mut queues: Machine = Recovery::new(limits).finish(1).unwrap();
-    let queue = queues.declare("q", QueueLimits::default()).unwrap();
+    let queue = queues.declare("q", QueueSettings::default()).unwrap();
     store(&mut queues);
     let owner = queues.add_owner();
     (queues, queue, owner)
@@ -28,8 +28,14 @@ fn arrival(text: &str, durable: bool) -> Arrival {
     Arrival {
         payload: Bytes::copy_from_slice(text.as_bytes()),
         durable,
-        priority: 4,
-        duplicate_id: None,
+        ..Arrival::new(Bytes::new())
+    }
+}
+
+fn settled() -> ConsumerOptions {
+    ConsumerOptions {
+        settled: true,
+        ..ConsumerOptions::default()
     }
 }
 
@@ -46,7 +52,9 @@ fn deliveries(queues: &mut Machine, owner: OwnerId) -> Vec<Delivery<u8>> {
         Action::Accepted { .. }
         | Action::Confirmed { .. }
         | Action::Credit { .. }
-        | Action::Drained { .. } => None,
+        | Action::Drained { .. }
+        | Action::Committed { .. }
+        | Action::Ended { .. } => None,
     };
     outbox(queues, owner).into_iter().filter_map(delivery).collect()
 }
@@ -60,7 +68,9 @@ fn a_message_that_comes_back_stands_where_it_was() {
             .publish(producer, None, arrival(text, false), None)
             .unwrap();
     }
-    let consumer = queues.attach_consumer(owner, 1, queue, false).unwrap();
+    let consumer = queues
+        .attach_consumer(owner, 1, queue, ConsumerOptions::default())
+        .unwrap();
     queues.set_credit(consumer, 2, false);
     let out = deliveries(&mut queues, owner);
     queues
@@ -80,7 +90,9 @@ fn consumers_take_turns() {
     let (mut queues, queue, owner) = machine(Limits::default());
     let producer = queues.attach_producer(owner, 0, Some(queue)).unwrap();
     for link in 1..=3 {
-        let consumer = queues.attach_consumer(owner, link, queue, false).unwrap();
+        let consumer = queues
+            .attach_consumer(owner, link, queue, ConsumerOptions::default())
+            .unwrap();
         queues.set_credit(consumer, 2, false);
     }
     for text in ["a", "b", "c", "d", "e", "f", "g"] {
@@ -96,7 +108,9 @@ fn consumers_take_turns() {
 fn a_message_in_memory_waits_behind_one_that_is_not_yet_durable() {
     let (mut queues, queue, owner) = machine(Limits::default());
     let producer = queues.attach_producer(owner, 0, Some(queue)).unwrap();
-    let consumer = queues.attach_consumer(owner, 1, queue, false).unwrap();
+    let consumer = queues
+        .attach_consumer(owner, 1, queue, ConsumerOptions::default())
+        .unwrap();
     queues.set_credit(consumer, 5, false);
     queues
         .publish(producer, None, arrival("first", true), Some(1))
@@ -122,7 +136,9 @@ fn an_owner_that_cannot_send_is_passed_over_and_loses_no_turn_for_good() {
     let fast = queues.add_owner();
     let producer = queues.attach_producer(fast, 0, Some(queue)).unwrap();
     for (owner, link) in [(slow, 1), (fast, 2)] {
-        let consumer = queues.attach_consumer(owner, link, queue, false).unwrap();
+        let consumer = queues
+            .attach_consumer(owner, link, queue, ConsumerOptions::default())
+            .unwrap();
         queues.set_credit(consumer, 10, false);
     }
     queues.set_writable(slow, false);
@@ -144,7 +160,7 @@ fn an_owner_that_cannot_send_is_passed_over_and_loses_no_turn_for_good() {
 #[test]
 fn too_many_bytes_stop_credit_and_far_too_many_are_refused() {
     let limits = Limits {
-        max_bytes: 100,
+        max_bytes: 100 + 2 * MESSAGE_OVERHEAD,
         producer_credit: 4,
         ..Limits::default()
     };
@@ -163,11 +179,13 @@ fn too_many_bytes_stop_credit_and_far_too_many_are_refused() {
     assert_eq!(
         refused,
         Err(Refused::OutOfMemory {
-            bytes: 240,
-            limit: 100
+            bytes: 240 + 4 * MESSAGE_OVERHEAD,
+            limit: 100 + 2 * MESSAGE_OVERHEAD
         })
     );
-    let consumer = queues.attach_consumer(owner, 1, queue, false).unwrap();
+    let consumer = queues
+        .attach_consumer(owner, 1, queue, ConsumerOptions::default())
+        .unwrap();
     queues.set_credit(consumer, 4, false);
     for delivery in deliveries(&mut queues, owner) {
         queues
@@ -182,8 +200,12 @@ fn a_stranger_cannot_settle_what_is_out_to_another() {
     let (mut queues, queue, owner) = machine(Limits::default());
     let producer = queues.attach_producer(owner, 0, Some(queue)).unwrap();
     queues.publish(producer, None, arrival("a", false), None).unwrap();
-    let one = queues.attach_consumer(owner, 1, queue, false).unwrap();
-    let two = queues.attach_consumer(owner, 2, queue, false).unwrap();
+    let one = queues
+        .attach_consumer(owner, 1, queue, ConsumerOptions::default())
+        .unwrap();
+    let two = queues
+        .attach_consumer(owner, 2, queue, ConsumerOptions::default())
+        .unwrap();
     queues.set_credit(one, 1, false);
     let out = deliveries(&mut queues, owner);
     let stolen = queues.settle(two, out[0].message, Settlement::Accepted, None);
@@ -221,7 +243,9 @@ fn credit(queues: &mut Machine, owner: OwnerId) -> Option<u32> {
         | Action::Deliver(_)
         | Action::Accepted { .. }
         | Action::Confirmed { .. }
-        | Action::Drained { .. } => None,
+        | Action::Drained { .. }
+        | Action::Committed { .. }
+        | Action::Ended { .. } => None,
     };
     outbox(queues, owner).into_iter().filter_map(given).next_back()
 }
@@ -274,7 +298,7 @@ fn messages_that_are_turned_down_use_up_credit_and_bring_new() {
         assert!(matches!(refused, Err(Refused::OutOfMemory { .. })), "{refused:?}");
     }
     assert_eq!(credit(&mut queues, owner), None);
-    let consumer = queues.attach_consumer(owner, 1, queue, true).unwrap();
+    let consumer = queues.attach_consumer(owner, 1, queue, settled()).unwrap();
     queues.set_credit(consumer, 1, false);
     let out = deliveries(&mut queues, owner);
     queues
@@ -289,12 +313,17 @@ fn an_anonymous_producer_that_left_is_in_no_list_of_those_waiting_for_room() {
         producer_credit: 2,
         ..Limits::default()
     });
-    let one = QueueLimits {
+    let limits = QueueLimits {
         max_messages: 1,
         ..QueueLimits::default()
     };
+    let one = QueueSettings {
+        limits,
+        when_full: WhenFull::Block,
+        ..QueueSettings::default()
+    };
     assert_eq!(queues.declare("q", one), Ok(full));
-    let free = queues.declare("free", QueueLimits::default()).unwrap();
+    let free = queues.declare("free", QueueSettings::default()).unwrap();
     let producer = queues.attach_producer(owner, 0, None).unwrap();
     assert_eq!(credit(&mut queues, owner), Some(2));
     for to in [full, free] {

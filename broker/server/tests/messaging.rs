@@ -8,7 +8,7 @@ use daymark_amqp::{
     Outcome, RcvSettleMode, Sasl, SndSettleMode, Source, Symbol, Target, TargetNode, TxnId, Value, condition,
     message::MessageBuilder,
 };
-use daymark_broker_server::messaging::{MessagingConfig, QueueConfig};
+use daymark_broker_server::messaging::{MessagingConfig, MessagingStats, QueueConfig};
 use messaging_support::{Broker, Client, delivery_count, durable, fleeting, numbered, one_queue, text};
 use tempfile::tempdir;
 
@@ -128,7 +128,7 @@ fn a_message_accepted_in_a_transaction_there_cannot_be_is_not_gone() {
 }
 
 #[test]
-fn a_rejected_message_is_gone() {
+fn a_rejected_message_goes_to_the_dead_letters() {
     let dir = tempdir().unwrap();
     let broker = Broker::start(dir.path());
     let mut client = Client::connect(broker.addr);
@@ -137,8 +137,12 @@ fn a_rejected_message_is_gone() {
     client.receiver("q", 1);
     let bad = client.receive();
     client.settle(&bad, Outcome::Rejected(None));
-    let stats = broker.until("the rejection", |stats| stats.messages == 0);
-    assert_eq!(stats.queues[0].rejected, 1);
+    let rejected = |stats: &MessagingStats, name: &str| {
+        let queue = stats.queues.iter().find(|queue| queue.name == name)?;
+        Some((queue.messages, queue.rejected))
+    };
+    let stats = broker.until("the rejection", |stats| rejected(stats, "q") == Some((0, 1)));
+    assert_eq!(rejected(&stats, "DLQ"), Some((1, 0)));
     broker.stop();
 }
 

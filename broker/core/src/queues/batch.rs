@@ -27,6 +27,8 @@ pub(super) enum Stored {
     Message(ProducerId),
     /// A consumer's settlement.
     Settlement(Settlement),
+    /// A transaction.
+    Transaction,
 }
 
 #[derive(Debug)]

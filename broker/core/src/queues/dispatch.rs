@@ -3,29 +3,56 @@
 use super::Queues;
 use super::arena::Key;
 use super::links::Place;
-use super::types::{Action, ConsumerId, Delivery, MessageRef, OwnerId, ProducerId, QueueId};
+use super::topics::Kind;
+use super::types::{
+    Action, ConsumerId, Delivery, MessageRef, OwnerId, ProducerId, QueueId, Reason, WhenFull,
+};
+use super::walk::Walked;
+
+/// A message for a consumer.
+#[derive(Clone, Copy)]
+enum Found {
+    /// It is taken out of its place.
+    Taken(u32),
+    /// It stays: the consumer only looks.
+    Copied(u32),
+}
 
 impl<L: Copy, D: Copy> Queues<L, D> {
-    pub(super) fn dispatch(&mut self, queue: QueueId) {
-        while let Some(key) = self.next_in_turn(queue) {
-            let Some(index) = self.take_ready(queue) else {
-                self.block(queue);
-                break;
+    pub(super) fn dispatch(&mut self, queue: u32) {
+        // Consumers in a row that found nothing.
+        let mut misses = 0;
+        while let Some((key, walks)) = self.next_in_turn(queue) {
+            let found = if walks {
+                self.find_by_walking(queue, key)
+            } else {
+                self.take_first(queue)
             };
-            let turn = &mut self.queues[queue.0 as usize].turn;
-            if turn.len() > 1 {
-                turn.rotate_left(1);
+            let from = &mut self.queues[queue as usize];
+            if found.is_none() {
+                misses += 1;
+                if from.walkers.is_empty() || misses >= from.turn.len() {
+                    self.block(queue);
+                    break;
+                }
             }
-            self.deliver(key, index);
+            if from.turn.len() > 1 {
+                from.turn.rotate_left(1);
+            }
+            if let Some(found) = found {
+                misses = 0;
+                self.deliver(key, found);
+            }
         }
-        if !self.queues[queue.0 as usize].draining.is_empty() {
+        if !self.queues[queue as usize].draining.is_empty() {
             self.answer_drains(queue);
         }
     }
 
-    /// The consumer at the front that can take a message; those that cannot leave the turn.
-    fn next_in_turn(&mut self, queue: QueueId) -> Option<Key> {
-        let turn = &mut self.queues[queue.0 as usize].turn;
+    /// The consumer at the front that can take a message, and whether it walks; those that cannot leave the
+    /// turn.
+    fn next_in_turn(&mut self, queue: u32) -> Option<(Key, bool)> {
+        let turn = &mut self.queues[queue as usize].turn;
         while let Some(&key) = turn.front() {
             if let Some(consumer) = self.consumers.fetch_mut(key)
                 && let Some(owner) = self.owners.fetch_mut(consumer.owner.0)
@@ -33,7 +60,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
                 if consumer.credit == 0 {
                     consumer.place = Place::Out;
                 } else if owner.is_open(&self.limits) {
-                    return Some(key);
+                    return Some((key, consumer.walks));
                 } else {
                     consumer.place = Place::PassedOver;
                     owner.passed_over.push(key);
@@ -44,26 +71,64 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         None
     }
 
-    fn take_ready(&mut self, queue: QueueId) -> Option<u32> {
+    fn take_first(&mut self, queue: u32) -> Option<Found> {
         let durable = self.batches.durable();
-        let messages = &self.messages;
-        self.queues[queue.0 as usize].take(|index| {
-            messages
-                .at(index)
-                .is_some_and(|message| !message.pending || message.record <= durable)
-        })
+        loop {
+            let index = self.queues[queue as usize].take(&mut self.messages, durable)?;
+            if !self.discard_expired(index) {
+                return Some(Found::Taken(index));
+            }
+        }
+    }
+
+    /// Discards a message that was just taken from its place, if its time is over.
+    fn discard_expired(&mut self, index: u32) -> bool {
+        let message = self.messages.at(index);
+        let expired = message.is_some_and(super::Message::has_extra) && self.is_expired(index);
+        if expired {
+            self.discard(index, Reason::Expired);
+        }
+        expired
+    }
+
+    fn find_by_walking(&mut self, queue: u32, key: Key) -> Option<Found> {
+        loop {
+            match self.walk(queue, key) {
+                Walked::Found(index) if self.consumers.fetch(key)?.browse => {
+                    return Some(Found::Copied(index));
+                }
+                Walked::Found(index) => {
+                    self.leave_queue(index);
+                    if !self.discard_expired(index) {
+                        return Some(Found::Taken(index));
+                    }
+                }
+                Walked::Nothing => return None,
+                Walked::Unfinished => {
+                    let from = &mut self.queues[queue as usize];
+                    if !std::mem::replace(&mut from.unfinished, true) {
+                        self.unfinished.push(queue);
+                    }
+                    return None;
+                }
+            }
+        }
     }
 
     /// Someone waits for a message of this queue; if there is one it is not durable yet.
-    fn block(&mut self, queue: QueueId) {
-        let found = &mut self.queues[queue.0 as usize];
+    fn block(&mut self, queue: u32) {
+        let found = &mut self.queues[queue as usize];
         if !found.blocked && found.counts.messages > found.counts.unsettled {
             found.blocked = true;
             self.blocked.push(queue);
         }
     }
 
-    fn deliver(&mut self, key: Key, index: u32) {
+    fn deliver(&mut self, key: Key, found: Found) {
+        let (index, copied) = match found {
+            Found::Taken(index) => (index, false),
+            Found::Copied(index) => (index, true),
+        };
         let place = self.messages.key(index);
         let (Some(consumer), Some(message)) = (self.consumers.fetch_mut(key), self.messages.at_mut(index))
         else {
@@ -72,36 +137,47 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         let Some(owner) = self.owners.fetch_mut(consumer.owner.0) else {
             return;
         };
-        message.pending = false;
-        if message.record != 0 {
-            self.batches
-                .begin(message.id, message.delivery_count.saturating_add(1));
+        message.set_pending(false);
+        let delivery_count = message.delivery_count();
+        if message.record != 0 && !copied {
+            self.batches.begin(message.id, delivery_count.saturating_add(1));
         }
         consumer.put_in_box(owner.taken);
         owner.deliveries += 1;
         owner.bytes += message.payload.len();
+        let extra = if message.has_extra() {
+            self.extras.find(index)
+        } else {
+            None
+        };
         let delivery = Delivery {
             link: consumer.link,
             message: MessageRef(place),
             payload: message.payload.clone(),
-            delivery_count: message.delivery_count,
+            delivery_count,
             settled: consumer.settled,
+            dead_letter: extra.and_then(|extra| extra.dead_letter.clone()),
         };
         let owner = consumer.owner;
         self.post(owner, Action::Deliver(delivery));
-        self.give_to(key.index, index);
+        if !copied {
+            self.give_to(key.index, index);
+        }
     }
 
     /// Tells those who drain and cannot be given more. The queue was just dispatched: whoever still stands
     /// in turn found nothing.
-    fn answer_drains(&mut self, queue: QueueId) {
-        let waiting = std::mem::take(&mut self.queues[queue.0 as usize].draining);
+    fn answer_drains(&mut self, queue: u32) {
+        let found = &mut self.queues[queue as usize];
+        let unfinished = found.unfinished;
+        let waiting = std::mem::take(&mut found.draining);
         for key in waiting {
             let Some(consumer) = self.consumers.fetch_mut(key) else {
                 continue;
             };
-            if consumer.place == Place::PassedOver && consumer.credit > 0 {
-                self.queues[queue.0 as usize].draining.push(key);
+            let may_get_more = consumer.place == Place::PassedOver || unfinished && consumer.walks;
+            if may_get_more && consumer.credit > 0 {
+                self.queues[queue as usize].draining.push(key);
                 continue;
             }
             consumer.credit = 0;
@@ -127,7 +203,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             };
             consumer.place = Place::InTurn;
             let queue = consumer.queue;
-            self.queues[queue.0 as usize].turn.push_back(key);
+            self.queues[queue as usize].turn.push_back(key);
             self.mark_dirty(queue);
         }
     }
@@ -158,24 +234,26 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             self.asking.append(&mut self.waiting);
         }
         while let Some(producer) = self.asking.pop() {
-            let Some(found) = self.producers.fetch_mut(producer.0) else {
+            let Some(found) = self.producers.fetch(producer.0) else {
                 continue;
             };
-            if self.bytes >= self.limits.max_bytes
-                || self.batches.pending_bytes() >= self.limits.max_pending_bytes
-            {
+            let queue = found.queue;
+            if self.is_at_limit() {
                 self.waiting.push(producer);
                 continue;
             }
-            if let Some(queue) = found.queue {
-                let queue = &mut self.queues[queue.0 as usize];
-                if queue.counts.held || queue.is_full() {
-                    queue.counts.held = true;
-                    queue.waiting.push(producer);
-                    found.held_by = found.queue;
-                    continue;
+            if let Some(holding) = queue.and_then(|queue| self.held_up_by(queue)) {
+                let queue = &mut self.queues[holding as usize];
+                queue.counts.held = true;
+                queue.waiting.push(producer);
+                if let Some(found) = self.producers.fetch_mut(producer.0) {
+                    found.held_by = Some(holding);
                 }
+                continue;
             }
+            let Some(found) = self.producers.fetch_mut(producer.0) else {
+                continue;
+            };
             let window = found.fitting_window(&self.limits);
             found.behind = found.unanswered.saturating_add(window) > self.limits.producer_unsettled;
             if found.behind {
@@ -189,9 +267,29 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         }
     }
 
+    /// The queue that has to get room before its producers get credit.
+    fn held_up_by(&mut self, queue: QueueId) -> Option<u32> {
+        let found = self.living(queue)?;
+        match found.kind {
+            Kind::Topic(_) => self.holding(queue.0),
+            Kind::Queue | Kind::Subscription(_) | Kind::Free => {
+                let block = found.settings.when_full == WhenFull::Block;
+                (block && (found.counts.held || found.is_full())).then_some(queue.0)
+            }
+        }
+    }
+
+    /// Whether all queues together have reached a limit.
+    fn is_at_limit(&self) -> bool {
+        self.memory() >= self.limits.max_bytes
+            || self.needed_bytes() >= self.limits.max_stored_bytes
+            || self.batches.pending_bytes() >= self.limits.max_pending_bytes
+    }
+
     fn has_room(&self) -> bool {
         let below = |count: u64, limit: u64| count < limit - limit / 4;
-        below(self.bytes, self.limits.max_bytes)
+        below(self.memory(), self.limits.max_bytes)
+            && below(self.needed_bytes(), self.limits.max_stored_bytes)
             && below(self.batches.pending_bytes(), self.limits.max_pending_bytes)
     }
 }

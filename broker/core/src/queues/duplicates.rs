@@ -3,17 +3,17 @@
 //! It decides whether a message was stored before. It forgets the oldest id when a new one needs its place.
 
 use std::collections::{HashSet, VecDeque};
-use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::hash::{BuildHasher, DefaultHasher, Hasher};
 
 /// Longest duplicate id in bytes; the driver refuses longer ones.
 pub const MAX_DUPLICATE_ID_BYTES: usize = 255;
 
 /// What a sender calls a message so that sending it again stores it once.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DuplicateId(Form);
 
 /// Ids made of 32 lower-case hexadecimal digits, which most are, take half the bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Form {
     Hex(u128),
     Text(Box<[u8]>),
@@ -88,11 +88,30 @@ fn parse_hex(bytes: &[u8]) -> Option<u128> {
 #[derive(Debug, Default)]
 pub(super) struct DuplicateWindow {
     order: VecDeque<(DuplicateId, u64)>,
-    // A fixed hasher: the same events give the same machine.
-    known: HashSet<DuplicateId, BuildHasherDefault<DefaultHasher>>,
+    known: HashSet<DuplicateId, Keyed>,
+}
+
+/// Hashes with a key nobody outside knows, so that nobody can choose ids that all fall into one place. The
+/// same key gives the same machine.
+#[derive(Clone, Debug, Default)]
+struct Keyed(u128);
+
+impl BuildHasher for Keyed {
+    type Hasher = DefaultHasher;
+
+    fn build_hasher(&self) -> DefaultHasher {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u128(self.0);
+        hasher
+    }
 }
 
 impl DuplicateWindow {
+    /// Chooses the key. Whatever is known is forgotten, until [`recalled`](Self::recalled).
+    pub(super) fn set_key(&mut self, key: u128) {
+        self.known = HashSet::with_hasher(Keyed(key));
+    }
+
     pub(super) fn knows(&self, id: &DuplicateId) -> bool {
         !self.known.is_empty() && self.known.contains(id)
     }

@@ -1,7 +1,10 @@
 //! Owners with their outboxes, consumers with their credit, producers with theirs.
 
+use std::sync::Arc;
+
 use super::arena::{Key, NONE};
 use super::types::{Action, Limits, OwnerId, QueueId};
+use crate::selector::Selector;
 
 /// A connection.
 #[derive(Debug)]
@@ -20,6 +23,11 @@ pub(super) struct Owner<L, D> {
     pub(super) passed_over: Vec<Key>,
     pub(super) consumers: Vec<Key>,
     pub(super) producers: Vec<Key>,
+    pub(super) transactions: Vec<Key>,
+    /// Queues that go with it.
+    pub(super) queues: Vec<QueueId>,
+    /// What it calls itself.
+    pub(super) container: Option<Arc<str>>,
 }
 
 impl<L, D> Owner<L, D> {
@@ -34,6 +42,9 @@ impl<L, D> Owner<L, D> {
             passed_over: Vec::new(),
             consumers: Vec::new(),
             producers: Vec::new(),
+            transactions: Vec::new(),
+            queues: Vec::new(),
+            container: None,
         }
     }
 
@@ -59,12 +70,17 @@ pub(super) enum Place {
 pub(super) struct Consumer<L> {
     pub(super) owner: OwnerId,
     pub(super) link: L,
-    pub(super) queue: QueueId,
+    pub(super) queue: u32,
     pub(super) credit: u32,
     /// Deliveries in the outbox, if it is still the outbox numbered `boxed_at`.
     boxed: u32,
     boxed_at: u64,
     pub(super) settled: bool,
+    /// It only looks.
+    pub(super) browse: bool,
+    /// It has a walker in its queue.
+    pub(super) walks: bool,
+    pub(super) selector: Option<Box<Selector>>,
     pub(super) drain: bool,
     /// Number of the outbox in which it was last told that it is drained.
     pub(super) drained_at: Option<u64>,
@@ -75,7 +91,7 @@ pub(super) struct Consumer<L> {
 }
 
 impl<L> Consumer<L> {
-    pub(super) fn new(owner: OwnerId, link: L, queue: QueueId, settled: bool) -> Self {
+    pub(super) fn new(owner: OwnerId, link: L, queue: u32) -> Self {
         Self {
             owner,
             link,
@@ -83,7 +99,10 @@ impl<L> Consumer<L> {
             credit: 0,
             boxed: 0,
             boxed_at: 0,
-            settled,
+            settled: false,
+            browse: false,
+            walks: false,
+            selector: None,
             drain: false,
             drained_at: None,
             place: Place::Out,
@@ -123,7 +142,7 @@ pub(super) struct Producer<L> {
     /// `behind`.
     pub(super) asked: bool,
     /// The queue in whose list of those waiting for room it was put last.
-    pub(super) held_by: Option<QueueId>,
+    pub(super) held_by: Option<u32>,
     /// Messages that were not answered yet.
     pub(super) unanswered: u32,
     /// It asked, and gets no credit before some of these are answered.

@@ -12,58 +12,104 @@
 //!   batch was stored since it was sent;
 //! - within a queue and priority, messages leave in the order they came, and one that comes back takes its
 //!   old place;
-//! - a consumer never gets more than its credit, and a full queue stops the credit of its producers.
+//! - a consumer never gets more than its credit, and a full queue stops the credit of its producers or refuses
+//!   what they send, as its settings say;
+//! - a transaction is one part of one batch: it is stored, and takes effect, as a whole or not at all;
+//! - what was accepted is only ever dropped where the settings say so.
+//!
+//! A subscription is a queue that gets what is published to the topics its pattern matches. A message in
+//! several of them has one body, in memory and in the store.
+//!
+//! Times are milliseconds since the Unix epoch and come in with [`tick`](Queues::tick).
 //!
 //! How to drive it, under one lock: apply a batch of events, [`flush`](Queues::flush), hand the open batch
 //! to the store ([`close_batch`](Queues::close_batch)), [`take_outbox`](Queues::take_outbox), and wake the
 //! owners of [`take_wakes`](Queues::take_wakes).
 
 mod arena;
+mod attach;
 mod batch;
 mod compaction;
+mod discard;
 mod dispatch;
 mod duplicates;
+mod groups;
+mod lifetime;
 mod links;
 mod publish;
 mod queue;
 mod record;
 mod recovery;
+mod router;
 mod settle;
+mod time;
+mod topics;
+mod transactions;
 mod types;
+mod walk;
 
 pub use duplicates::{DuplicateId, InvalidDuplicateId, MAX_DUPLICATE_ID_BYTES};
-pub use record::{Record, RecordError};
-pub use recovery::Recovery;
+pub use record::{Extras as StoredExtras, Record, RecordError, Reference, StoredSubscription};
+pub use recovery::{Copies, Recovery};
+pub use topics::{Subscribed, Subscription, SubscriptionKey};
+pub use transactions::TransactionId;
 pub use types::{
-    Action, Arrival, ConsumerId, Delivery, Limits, MessageRef, OwnerId, Positions, ProducerId, QueueCounts,
-    QueueId, QueueLimits, Refused, Settlement,
+    Action, Arrival, ConsumerId, ConsumerOptions, DeadLetter, Delivery, Lifetime, Limits, MESSAGE_OVERHEAD,
+    MessageRef, OwnerId, Positions, ProducerId, QueueCounts, QueueId, QueueLimits, QueueSettings, Reason,
+    Refused, Settlement, WhenFull,
 };
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arena::Arena;
 use batch::Batches;
 use compaction::Compaction;
-use links::{Consumer, Owner, Place, Producer};
+use groups::Group;
+use links::{Consumer, Owner, Producer};
 use queue::{Message, Queue};
+use router::Router;
+use time::Extras;
+use transactions::Transaction;
+
+use crate::selector::Properties;
+
+/// Shows the properties of a stored message to a selector: its payload, and how often a delivery of it
+/// failed before.
+pub type ReadProperties = fn(payload: &[u8], delivery_count: u32, with: &mut dyn FnMut(&dyn Properties));
 
 /// All queues of one broker.
 #[derive(Debug)]
 pub struct Queues<L, D> {
     limits: Limits,
-    names: BTreeMap<Arc<str>, QueueId>,
+    names: BTreeMap<Arc<str>, u32>,
+    topics: BTreeMap<Arc<str>, u32>,
+    subscriptions: BTreeMap<(SubscriptionKey, bool), u32>,
+    router: Router,
     queues: Vec<Queue>,
+    /// Numbers of queues that were deleted.
+    free: Vec<u32>,
     messages: Arena<Message>,
+    groups: Arena<Group>,
+    extras: Extras,
     owners: Arena<Owner<L, D>>,
     consumers: Arena<Consumer<L>>,
     producers: Arena<Producer<L>>,
+    transactions: Arena<Transaction>,
+    /// When each transaction has to end.
+    overdue: BTreeSet<(u64, TransactionId)>,
     batches: Batches<L, D>,
+    read: ReadProperties,
+    /// Makes the places of duplicate ids unpredictable.
+    key: Option<u128>,
+    now: u64,
     next_id: u64,
     bytes: u64,
     stored_bytes: u64,
-    dirty: Vec<QueueId>,
-    blocked: Vec<QueueId>,
+    dirty: Vec<u32>,
+    blocked: Vec<u32>,
+    /// Queues in which a walker has not seen everything.
+    unfinished: Vec<u32>,
     wakes: Vec<OwnerId>,
     /// Producers that should get credit with the next flush.
     asking: Vec<ProducerId>,
@@ -77,218 +123,33 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         Self {
             limits,
             names: BTreeMap::new(),
+            topics: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            router: Router::default(),
             queues: Vec::new(),
+            free: Vec::new(),
             messages: Arena::default(),
+            groups: Arena::default(),
+            extras: Extras::default(),
             owners: Arena::default(),
             consumers: Arena::default(),
             producers: Arena::default(),
+            transactions: Arena::default(),
+            overdue: BTreeSet::new(),
             batches: Batches::new(next_position),
+            read: walk::read_nothing,
+            key: None,
+            now: 0,
             next_id: 1,
             bytes: 0,
             stored_bytes: 0,
             dirty: Vec::new(),
             blocked: Vec::new(),
+            unfinished: Vec::new(),
             wakes: Vec::new(),
             asking: Vec::new(),
             waiting: Vec::new(),
             compaction: None,
-        }
-    }
-
-    /// The queue of this name.
-    #[must_use]
-    pub fn find(&self, name: &str) -> Option<QueueId> {
-        self.names.get(name).copied()
-    }
-
-    /// The queue of this name, made if there is none; `limits` replace those it had.
-    ///
-    /// # Errors
-    /// [`Refused::TooManyQueues`]; [`Refused::Nameless`] if the name is empty.
-    pub fn declare(&mut self, name: &str, limits: QueueLimits) -> Result<QueueId, Refused> {
-        if let Some(id) = self.find(name) {
-            self.queues[id.0 as usize].limits = limits;
-            return Ok(id);
-        }
-        if name.is_empty() {
-            return Err(Refused::Nameless);
-        }
-        if self.queues.len() >= self.limits.max_queues {
-            return Err(Refused::TooManyQueues {
-                limit: self.limits.max_queues,
-            });
-        }
-        let id = self.add_queue(name, limits);
-        let record = Record::Queue {
-            queue: id.0,
-            name: name.to_owned(),
-        };
-        self.batches.push(record, name.len() as u64);
-        Ok(id)
-    }
-
-    fn add_queue(&mut self, name: &str, limits: QueueLimits) -> QueueId {
-        let queue = Queue::new(name, limits);
-        // `max_queues` keeps this far below 2^32.
-        let id = QueueId(u32::try_from(self.queues.len()).unwrap_or(u32::MAX));
-        self.names.insert(Arc::clone(&queue.name), id);
-        self.queues.push(queue);
-        id
-    }
-
-    /// Someone with an outbox.
-    pub fn add_owner(&mut self) -> OwnerId {
-        OwnerId(self.owners.insert(Owner::new()))
-    }
-
-    /// The owner is gone with all its links. What was out to its consumers is queued again, with the
-    /// delivery count raised.
-    pub fn remove_owner(&mut self, owner: OwnerId) {
-        let Some(found) = self.owners.fetch_mut(owner.0) else {
-            return;
-        };
-        let consumers = std::mem::take(&mut found.consumers);
-        let producers = std::mem::take(&mut found.producers);
-        for key in consumers {
-            self.detach_consumer(ConsumerId(key));
-        }
-        for key in producers {
-            self.detach_producer(ProducerId(key));
-        }
-        self.owners.remove(owner.0.index);
-    }
-
-    /// A consumer without credit. `settled`: its deliveries say so, and nobody else will settle them.
-    ///
-    /// # Errors
-    /// [`Refused::Gone`] if there is no such owner or queue.
-    pub fn attach_consumer(
-        &mut self,
-        owner: OwnerId,
-        link: L,
-        queue: QueueId,
-        settled: bool,
-    ) -> Result<ConsumerId, Refused> {
-        let found = self
-            .owners
-            .fetch_mut(owner.0)
-            .ok_or(Refused::Gone("the connection"))?;
-        let from = self
-            .queues
-            .get_mut(queue.0 as usize)
-            .ok_or(Refused::Gone("the queue"))?;
-        from.counts.consumers += 1;
-        let key = self.consumers.insert(Consumer::new(owner, link, queue, settled));
-        found.consumers.push(key);
-        Ok(ConsumerId(key))
-    }
-
-    /// The consumer is gone. What was out to it is queued again, with the delivery count raised.
-    pub fn detach_consumer(&mut self, consumer: ConsumerId) {
-        let Some(found) = self.consumers.fetch(consumer.0) else {
-            return;
-        };
-        let (owner, queue, first) = (found.owner, found.queue, found.first);
-        self.requeue_all(first);
-        self.consumers.remove(consumer.0.index);
-        let queue = &mut self.queues[queue.0 as usize];
-        queue.counts.consumers -= 1;
-        queue.turn.retain(|&key| key != consumer.0);
-        queue.draining.retain(|&key| key != consumer.0);
-        if let Some(owner) = self.owners.fetch_mut(owner.0) {
-            owner.consumers.retain(|&key| key != consumer.0);
-            owner.passed_over.retain(|&key| key != consumer.0);
-        }
-    }
-
-    /// A producer, for one queue or, with `None`, for whatever queue each message names. It gets its first
-    /// credit with the next flush.
-    ///
-    /// # Errors
-    /// [`Refused::Gone`] if there is no such owner or queue.
-    pub fn attach_producer(
-        &mut self,
-        owner: OwnerId,
-        link: L,
-        queue: Option<QueueId>,
-    ) -> Result<ProducerId, Refused> {
-        let found = self
-            .owners
-            .fetch_mut(owner.0)
-            .ok_or(Refused::Gone("the connection"))?;
-        if let Some(queue) = queue {
-            let to = self
-                .queues
-                .get_mut(queue.0 as usize)
-                .ok_or(Refused::Gone("the queue"))?;
-            to.counts.producers += 1;
-        }
-        let key = self.producers.insert(Producer::new(owner, link, queue));
-        found.producers.push(key);
-        self.ask(ProducerId(key));
-        Ok(ProducerId(key))
-    }
-
-    /// The producer is gone. Its messages stay.
-    pub fn detach_producer(&mut self, producer: ProducerId) {
-        let Some(gone) = self.producers.remove_key(producer.0) else {
-            return;
-        };
-        if let Some(queue) = gone.queue.filter(|_| !gone.anonymous) {
-            self.queues[queue.0 as usize].counts.producers -= 1;
-        }
-        if gone.asked {
-            if let Some(queue) = gone.held_by {
-                let waiting = &mut self.queues[queue.0 as usize].waiting;
-                waiting.retain(|&other| other != producer);
-            }
-            self.asking.retain(|&other| other != producer);
-            self.waiting.retain(|&other| other != producer);
-        }
-        if let Some(owner) = self.owners.fetch_mut(gone.owner.0) {
-            owner.producers.retain(|&key| key != producer.0);
-        }
-    }
-
-    /// The consumer takes `credit` messages from now on, not counting those its owner has already taken
-    /// out of the outbox and sent. With `drain` it wants to be told when there is nothing left for it.
-    pub fn set_credit(&mut self, consumer: ConsumerId, credit: u32, drain: bool) {
-        let Some(found) = self.consumers.fetch_mut(consumer.0) else {
-            return;
-        };
-        let Some(owner) = self.owners.fetch_mut(found.owner.0) else {
-            return;
-        };
-        if found.drained_at.take() == Some(owner.taken) {
-            // Its answer was not sent yet, and would void the credit given now.
-            let stale = |action: &Action<L, D>| matches!(action, Action::Drained { consumer: of, .. } if *of == consumer);
-            owner.outbox.retain(|action| !stale(action));
-        }
-        found.credit = credit.saturating_sub(found.boxed_in(owner.taken));
-        let queue = &mut self.queues[found.queue.0 as usize];
-        if drain && !found.drain {
-            queue.draining.push(consumer.0);
-        } else if !drain && found.drain {
-            queue.draining.retain(|&key| key != consumer.0);
-        }
-        found.drain = drain;
-        if found.credit > 0 && found.place == Place::Out {
-            found.place = Place::InTurn;
-            queue.turn.push_back(consumer.0);
-        }
-        if found.credit > 0 || drain {
-            let queue = found.queue;
-            self.mark_dirty(queue);
-        }
-    }
-
-    /// Whether the owner can send now. While it cannot, its consumers are passed over.
-    pub fn set_writable(&mut self, owner: OwnerId, writable: bool) {
-        if let Some(owner) = self.owners.fetch_mut(owner.0) {
-            owner.writable = writable;
-        }
-        if writable {
-            self.readmit(owner);
         }
     }
 
@@ -321,7 +182,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
     /// Hands messages to consumers and credit to producers, as far as both permit.
     pub fn flush(&mut self) {
         while let Some(queue) = self.dirty.pop() {
-            self.queues[queue.0 as usize].dirty = false;
+            self.queues[queue as usize].dirty = false;
             self.dispatch(queue);
         }
         self.grant();
@@ -349,7 +210,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             self.batches.recycle(waiters);
         }
         for queue in std::mem::take(&mut self.blocked) {
-            self.queues[queue.0 as usize].blocked = false;
+            self.queues[queue as usize].blocked = false;
             self.mark_dirty(queue);
         }
     }
@@ -371,6 +232,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
                 delivery,
                 settlement,
             },
+            batch::Stored::Transaction => Action::Committed { link, delivery },
         };
         self.post(owner, action);
     }
@@ -385,8 +247,8 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         }
     }
 
-    fn mark_dirty(&mut self, queue: QueueId) {
-        let found = &mut self.queues[queue.0 as usize];
+    fn mark_dirty(&mut self, queue: u32) {
+        let found = &mut self.queues[queue as usize];
         if !found.dirty {
             found.dirty = true;
             self.dirty.push(queue);
@@ -411,10 +273,15 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         self.messages.len() as u64
     }
 
-    /// Their bytes.
+    /// Their bytes; a body in several queues counts once.
     #[must_use]
     pub fn byte_count(&self) -> u64 {
         self.bytes
+    }
+
+    /// What they take in memory.
+    fn memory(&self) -> u64 {
+        self.bytes + self.messages.len() as u64 * MESSAGE_OVERHEAD
     }
 
     /// Bytes of the records a recovery could not do without.
@@ -423,15 +290,27 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         self.stored_bytes
     }
 
-    /// Queues.
+    /// Queues, without topics and subscriptions.
     #[must_use]
     pub fn queue_count(&self) -> usize {
-        self.queues.len()
+        self.names.len()
     }
 
     /// The counts of every queue, by name.
     pub fn counts(&self) -> impl Iterator<Item = (&str, &QueueCounts)> {
         let by_name = self.names.iter();
-        by_name.map(|(name, id)| (&**name, &self.queues[id.0 as usize].counts))
+        by_name.map(|(name, id)| (&**name, &self.queues[*id as usize].counts))
+    }
+
+    /// The counts of every topic, by name: they tell of what was published and by how many.
+    pub fn topic_counts(&self) -> impl Iterator<Item = (&str, &QueueCounts)> {
+        let by_name = self.topics.iter();
+        by_name.map(|(name, id)| (&**name, &self.queues[*id as usize].counts))
+    }
+
+    /// The counts of one queue, topic or subscription.
+    #[must_use]
+    pub fn counts_of(&self, queue: QueueId) -> Option<&QueueCounts> {
+        self.living(queue).map(|queue| &queue.counts)
     }
 }

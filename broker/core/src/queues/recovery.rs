@@ -6,13 +6,20 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::Queues;
 use super::arena::NONE;
 use super::batch::{Batches, RECORD_OVERHEAD};
 use super::duplicates::DuplicateId;
+use super::groups::Group;
 use super::queue::{Message, Queue};
-use super::record::{RecordError, Stored, attempt_counts, settled_ids};
-use super::types::{Limits, QueueId, QueueLimits};
+use super::record::{
+    Extras, NO_TOPIC, RecordError, Reference, Stored, StoredSubscription, attempt_counts, references,
+    settled_ids,
+};
+use super::time::Extra;
+use super::topics::{Kind, Routes, Wanted};
+use super::types::{DeadLetter, Lifetime, Limits, QueueSettings};
+use super::{Queues, ReadProperties};
+use crate::selector::Selector;
 
 /// Queue numbers are dense and start at 0; one this high was not written by us.
 const MAX_QUEUE_NUMBER: u32 = 1 << 20;
@@ -38,14 +45,16 @@ impl Hasher for IdHasher {
     }
 }
 
-/// Small payloads share blocks of memory, as they do when they come from a socket.
+/// Copies of small payloads, close together in memory: a block of 8 KiB lives as long as one of them does.
+/// Larger ones stand alone.
 #[derive(Debug, Default)]
-struct Copies(BytesMut);
+pub struct Copies(BytesMut);
 
 impl Copies {
-    const BLOCK: usize = 64 << 10;
+    const BLOCK: usize = 8 << 10;
 
-    fn copy(&mut self, payload: &[u8]) -> Bytes {
+    /// A copy that keeps nothing alive but its block.
+    pub fn copy(&mut self, payload: &[u8]) -> Bytes {
         if payload.len() > Self::BLOCK / 8 {
             return Bytes::copy_from_slice(payload);
         }
@@ -64,6 +73,7 @@ pub struct Recovery<L, D> {
     /// Where the message of each id is.
     places: HashMap<u64, u32, BuildHasherDefault<IdHasher>>,
     highest_id: u64,
+    key: Option<u128>,
     copies: Copies,
 }
 
@@ -75,8 +85,23 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
             queues: Queues::empty(limits, 1),
             places: HashMap::default(),
             highest_id: 0,
+            key: None,
             copies: Copies::default(),
         }
+    }
+
+    /// How selectors see messages. Without it they see no properties.
+    #[must_use]
+    pub fn reading(mut self, read: ReadProperties) -> Self {
+        self.queues.read = read;
+        self
+    }
+
+    /// The key to hash duplicate ids with, chosen at random. One that was stored before is kept instead.
+    #[must_use]
+    pub fn keyed(mut self, key: u128) -> Self {
+        self.key = Some(key);
+        self
     }
 
     /// Takes in the record at `position`.
@@ -85,56 +110,117 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
     /// [`RecordError`] if it cannot be understood. The queues are of no use then.
     pub fn record(&mut self, position: u64, kind: u8, body: &[u8]) -> Result<(), RecordError> {
         match Stored::decode(kind, body)? {
-            Stored::Queue { queue, name } => self.name(kind, queue, name),
+            Stored::Queue {
+                queue,
+                name,
+                lifetime,
+            } => return self.name(kind, queue, name, Some(lifetime)),
+            Stored::Topic { queue, name } => return self.name(kind, queue, name, None),
+            Stored::Subscription { queue, subscription } => {
+                return self.subscription(kind, queue, subscription);
+            }
+            Stored::Deleted { queue } => return self.deleted(queue),
             Stored::Message {
                 id,
                 queue,
                 priority,
                 delivery_count,
                 duplicate_id,
+                extras,
                 payload,
             } => {
                 self.duplicate(queue, duplicate_id, position)?;
-                let message = Message {
-                    payload: self.copies.copy(payload),
-                    id,
-                    record: position,
-                    queue,
-                    consumer: NONE,
-                    previous: NONE,
-                    next: NONE,
-                    delivery_count,
-                    priority,
-                    pending: false,
-                };
-                self.message(message);
-                Ok(())
+                let payload = self.copies.copy(payload);
+                self.queues.stored_bytes += payload.len() as u64 + RECORD_OVERHEAD;
+                let mut message = Message::new(payload, id, position, queue, priority);
+                message.set_delivery_count(delivery_count);
+                self.message(message, extras.as_deref());
             }
-            Stored::Settled { ids } => {
-                settled_ids(ids).for_each(|id| self.forget(id));
-                Ok(())
+            Stored::Published {
+                first,
+                topic,
+                priority,
+                duplicate_id,
+                extras,
+                references,
+                payload,
+            } => {
+                if topic != NO_TOPIC {
+                    self.duplicate(topic, duplicate_id, position)?;
+                }
+                let payload = self.copies.copy(payload);
+                let pattern = Message::new(payload, first, position, NONE, priority);
+                self.published(&pattern, extras.as_deref(), references)?;
             }
+            Stored::Settled { ids } => settled_ids(ids).for_each(|id| self.forget(id)),
             Stored::Attempts { counts } => {
                 attempt_counts(counts).for_each(|(id, count)| self.attempt(id, count));
+            }
+            Stored::Duplicates { queue, ids } => return self.window(queue, ids, position),
+            Stored::Moved { id, new, queue, why } => return self.moved(id, new, queue, why),
+            Stored::Key { key } => self.queues.key = Some(key),
+        }
+        Ok(())
+    }
+
+    /// A queue with a lifetime, or a topic.
+    fn name(
+        &mut self,
+        kind: u8,
+        number: u32,
+        name: &str,
+        lifetime: Option<Lifetime>,
+    ) -> Result<(), RecordError> {
+        self.place(number)?;
+        let names = match lifetime {
+            Some(_) => &mut self.queues.names,
+            None => &mut self.queues.topics,
+        };
+        let taken = names.get(name).copied();
+        let found = &mut self.queues.queues[number as usize];
+        if taken != Some(number) {
+            if name.is_empty() || !matches!(found.kind, Kind::Free) || taken.is_some() {
+                return Err(RecordError::Malformed { kind });
+            }
+            found.name = name.into();
+            names.insert(Arc::clone(&found.name), number);
+            found.kind = match lifetime {
+                Some(_) => Kind::Queue,
+                None => Kind::Topic(Routes::default()),
+            };
+        }
+        found.settings.lifetime = lifetime.unwrap_or_default();
+        Ok(())
+    }
+
+    fn subscription(&mut self, kind: u8, number: u32, stored: StoredSubscription) -> Result<(), RecordError> {
+        self.place(number)?;
+        let malformed = RecordError::Malformed { kind };
+        let selector = stored.selector.map(|text| Selector::parse(&text)).transpose();
+        let wanted = Wanted {
+            key: stored.key,
+            topic: stored.topic,
+            selector: selector.map_err(|_| malformed)?,
+            not_from: stored.not_from.map(Into::into),
+            durable: true,
+            shared: stored.shared,
+        };
+        match &self.queues.queues[number as usize].kind {
+            Kind::Free => {
+                let settings = QueueSettings::default();
+                self.queues.enter_subscription(wanted, settings, Some(number));
                 Ok(())
             }
-            Stored::Duplicates { queue, ids } => self.window(queue, ids, position),
+            // A compaction recorded it again.
+            Kind::Subscription(found) if found.key == wanted.key && found.is_same(&wanted) => Ok(()),
+            Kind::Subscription(_) | Kind::Queue | Kind::Topic(_) => Err(malformed),
         }
     }
 
-    fn name(&mut self, kind: u8, queue: u32, name: &str) -> Result<(), RecordError> {
-        self.place(queue)?;
-        let taken = self.queues.find(name);
-        if taken == Some(QueueId(queue)) {
-            return Ok(());
-        }
-        let found = &mut self.queues.queues[queue as usize];
-        if name.is_empty() || !found.name.is_empty() || taken.is_some() {
-            return Err(RecordError::Malformed { kind });
-        }
-        found.name = name.into();
-        let name = Arc::clone(&found.name);
-        self.queues.names.insert(name, QueueId(queue));
+    /// What was in it is recorded as settled in the same batch.
+    fn deleted(&mut self, number: u32) -> Result<(), RecordError> {
+        self.place(number)?;
+        self.queues.free_number(number);
         Ok(())
     }
 
@@ -145,7 +231,8 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
             return Err(RecordError::UnknownQueue { queue });
         }
         while self.queues.queues.len() <= queue as usize {
-            self.queues.queues.push(Queue::new("", QueueLimits::default()));
+            let free = Queue::new("", QueueSettings::default(), Kind::Free);
+            self.queues.queues.push(free);
         }
         Ok(())
     }
@@ -167,14 +254,77 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
             .try_for_each(|id| self.duplicate(queue, Some(id), position))
     }
 
-    fn message(&mut self, message: Message) {
+    fn message(&mut self, mut message: Message, extras: Option<&Extras>) -> u32 {
         self.highest_id = self.highest_id.max(message.id);
-        self.queues.stored_bytes += message.size() + RECORD_OVERHEAD;
+        message.set_extra(extras.is_some());
         let id = message.id;
-        let place = self.queues.messages.insert(message);
+        let index = self.queues.messages.insert(message).index;
+        if let Some(extras) = extras {
+            let extra = Extra {
+                expires_at: extras.expires_at,
+                deliver_at: extras.deliver_at,
+                dead_letter: extras.dead_letter.clone(),
+                refused_by: Vec::new(),
+            };
+            self.queues.extras.insert(index, extra);
+        }
         // The latest record of a message counts.
-        let earlier = self.places.insert(id, place.index);
+        let earlier = self.places.insert(id, index);
         self.remove(earlier);
+        index
+    }
+
+    /// One message for each reference, all like the pattern.
+    fn published(
+        &mut self,
+        pattern: &Message,
+        extras: Option<&Extras>,
+        stored: &[u8],
+    ) -> Result<(), RecordError> {
+        if stored.is_empty() {
+            return Ok(());
+        }
+        self.queues.stored_bytes += pattern.size() + RECORD_OVERHEAD;
+        let several = stored.len() as u64 > Reference::BYTES;
+        let group = several.then(|| self.queues.groups.insert(Group::new(pattern.id)).index);
+        for reference in references(stored) {
+            self.place(reference.queue)?;
+            let id = pattern.id + u64::from(reference.offset);
+            let payload = pattern.payload.clone();
+            let (record, priority) = (pattern.record, pattern.priority());
+            let mut message = Message::new(payload, id, record, reference.queue, priority);
+            message.set_delivery_count(reference.delivery_count);
+            message.group = group.unwrap_or(NONE);
+            let index = self.message(message, extras);
+            if let Some(group) = group.and_then(|group| self.queues.groups.at_mut(group)) {
+                group.add(id, index);
+            }
+        }
+        Ok(())
+    }
+
+    fn moved(&mut self, id: u64, new: u64, queue: u32, why: DeadLetter) -> Result<(), RecordError> {
+        self.place(queue)?;
+        self.highest_id = self.highest_id.max(new);
+        let Some(index) = self.places.remove(&id) else {
+            return Ok(()); // It was recorded again behind this, or settled.
+        };
+        let Some(message) = self.queues.messages.at_mut(index) else {
+            return Ok(());
+        };
+        message.id = new;
+        message.queue = queue;
+        message.set_delivery_count(0);
+        message.set_extra(true);
+        let (group, size) = (std::mem::replace(&mut message.group, NONE), message.size());
+        if group != NONE && !self.queues.leave_group(group, id) {
+            self.queues.stored_bytes += size + RECORD_OVERHEAD;
+        }
+        self.queues.extras.remove(index);
+        self.queues.extras.entry(index).dead_letter = Some(Arc::new(why));
+        let earlier = self.places.insert(new, index);
+        self.remove(earlier);
+        Ok(())
     }
 
     /// The message was settled. One that was never shown was settled before the oldest record that is left.
@@ -185,7 +335,13 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
     }
 
     fn remove(&mut self, place: Option<u32>) {
-        if let Some(message) = place.and_then(|index| self.queues.messages.remove(index)) {
+        let Some((index, message)) = place.and_then(|at| Some((at, self.queues.messages.remove(at)?))) else {
+            return;
+        };
+        if message.has_extra() {
+            self.queues.extras.remove(index);
+        }
+        if message.group == NONE || self.queues.leave_group(message.group, message.id) {
             self.queues.stored_bytes -= message.size() + RECORD_OVERHEAD;
         }
     }
@@ -193,7 +349,7 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
     fn attempt(&mut self, id: u64, count: u32) {
         let place = self.places.get(&id);
         if let Some(message) = place.and_then(|&index| self.queues.messages.at_mut(index)) {
-            message.delivery_count = message.delivery_count.max(count);
+            message.set_delivery_count(message.delivery_count().max(count));
         }
     }
 
@@ -203,26 +359,66 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
     /// [`RecordError::UnknownQueue`] if a queue was used and never named.
     pub fn finish(self, next_position: u64) -> Result<Queues<L, D>, RecordError> {
         let mut queues = self.queues;
-        if let Some(unnamed) = queues.queues.iter().position(|queue| queue.name.is_empty()) {
-            let queue = u32::try_from(unnamed).unwrap_or(MAX_QUEUE_NUMBER);
-            return Err(RecordError::UnknownQueue { queue });
-        }
+        drop(self.places);
         queues.batches = Batches::new(next_position);
         queues.next_id = self.highest_id + 1;
-        for index in 0..queues.messages.capacity() {
-            let Some(message) = queues.messages.at(index) else {
-                continue;
-            };
-            let queue = message.queue;
-            let to = &mut queues.queues[queue as usize];
-            to.added(message.size());
-            to.push(message.priority, message.id, index);
-            queues.bytes += message.size();
+        queues.line_up()?;
+        queues.free_numbers()?;
+        if queues.key.is_none() && self.key.is_some() {
+            queues.key = self.key;
+            queues.record_key();
         }
+        let key = queues.key.unwrap_or_default();
         for queue in &mut queues.queues {
-            queue.sort();
+            queue.duplicates.set_key(key);
             queue.duplicates.recalled();
         }
         Ok(queues)
+    }
+}
+
+impl<L: Copy, D: Copy> Queues<L, D> {
+    /// Records came in the order of the store; this puts messages into their queues in the order of arrival.
+    fn line_up(&mut self) -> Result<(), RecordError> {
+        let indices = 0..self.messages.capacity();
+        let number = |index| self.messages.at(index).map(|message| (message.id, index));
+        let mut order: Vec<(u64, u32)> = indices.filter_map(number).collect();
+        order.sort_unstable();
+        for (_, index) in order {
+            let Some(message) = self.messages.at(index) else {
+                continue;
+            };
+            let (queue, size, alone) = (message.queue, message.size(), message.group == NONE);
+            let to = &mut self.queues[queue as usize];
+            if !to.is_stored() {
+                return Err(RecordError::UnknownQueue { queue });
+            }
+            to.added(size);
+            if alone {
+                self.bytes += size;
+            }
+            self.put_in_queue(index, false);
+        }
+        for index in 0..self.groups.capacity() {
+            let first = self.groups.at(index).and_then(|group| group.indices().next());
+            self.bytes += first.and_then(|at| self.messages.at(at)).map_or(0, Message::size);
+        }
+        Ok(())
+    }
+
+    /// Numbers that nothing is stored under can be used again.
+    fn free_numbers(&mut self) -> Result<(), RecordError> {
+        for (number, queue) in (0..).zip(&self.queues) {
+            if !matches!(queue.kind, Kind::Free) {
+                continue;
+            }
+            if queue.duplicates.stored_ids().next().is_some() {
+                return Err(RecordError::UnknownQueue { queue: number });
+            }
+            self.free.push(number);
+        }
+        // The lowest first.
+        self.free.reverse();
+        Ok(())
     }
 }

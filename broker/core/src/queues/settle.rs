@@ -1,9 +1,13 @@
-//! What becomes of a message that is out for delivery: removed, or queued again where it was.
+//! What becomes of a message that is out for delivery: removed, queued again where it was, or moved.
+
+use bytes::Bytes;
 
 use super::Queues;
-use super::arena::NONE;
+use super::arena::{Key, NONE};
 use super::batch::{RECORD_OVERHEAD, Stored, Waiter};
-use super::types::{ConsumerId, MessageRef, Refused, Settlement};
+use super::queue::{Message, Place};
+use super::types::{ConsumerId, MessageRef, Reason, Refused, Settlement};
+use super::walk::Walker;
 
 impl<L: Copy, D: Copy> Queues<L, D> {
     /// A consumer settled a message. With `confirm` its owner is told when that will survive a crash.
@@ -17,6 +21,33 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         settlement: Settlement,
         confirm: Option<D>,
     ) -> Result<(), Refused> {
+        self.settle_and(consumer, message, settlement, None, confirm)
+    }
+
+    /// As [`settle`](Self::settle), and the message reads `payload` from now on: what a modification of its
+    /// annotations made of it.
+    ///
+    /// # Errors
+    /// [`Refused::Gone`] unless the message is out to this consumer.
+    pub fn settle_amended(
+        &mut self,
+        consumer: ConsumerId,
+        message: MessageRef,
+        settlement: Settlement,
+        payload: Bytes,
+        confirm: Option<D>,
+    ) -> Result<(), Refused> {
+        self.settle_and(consumer, message, settlement, Some(payload), confirm)
+    }
+
+    fn settle_and(
+        &mut self,
+        consumer: ConsumerId,
+        message: MessageRef,
+        settlement: Settlement,
+        payload: Option<Bytes>,
+        confirm: Option<D>,
+    ) -> Result<(), Refused> {
         let by = self
             .consumers
             .fetch(consumer.0)
@@ -27,25 +58,84 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             delivery,
             stored: Stored::Settlement(settlement),
         });
-        let out = self.messages.fetch(message.0);
-        let stored = match out {
-            Some(found) if found.consumer == consumer.0.index => found.record != 0,
-            Some(_) | None => return Err(Refused::Gone("the message")),
-        };
-        let index = message.0.index;
-        self.take_from_consumer(index);
-        let removed = match settlement {
-            Settlement::Accepted => self.remove_settled(index, true),
-            Settlement::Rejected => self.remove_settled(index, false),
-            Settlement::Released => self.requeue(index, false),
-            Settlement::Failed => self.requeue(index, true),
-        };
+        if by.browse {
+            waiter.into_iter().for_each(|waiter| self.tell(waiter));
+            return Ok(());
+        }
+        let stored = self.is_out_to(consumer, message)?;
+        self.take_from_consumer(message.0.index);
+        if let Some(payload) = payload {
+            self.amend(message.0.index, payload);
+        }
+        let lasting = self.apply(message.0.index, consumer.0, settlement);
         match waiter {
-            Some(waiter) if stored && removed => self.batches.wait(waiter),
+            Some(waiter) if stored && lasting => self.batches.wait(waiter),
             Some(waiter) => self.tell(waiter),
             None => {}
         }
         Ok(())
+    }
+
+    /// Whether the message has a record, if it is out to this consumer.
+    pub(super) fn is_out_to(&self, consumer: ConsumerId, message: MessageRef) -> Result<bool, Refused> {
+        match self.messages.fetch(message.0) {
+            Some(found) if found.consumer == consumer.0.index => Ok(found.record != 0),
+            Some(_) | None => Err(Refused::Gone("the message")),
+        }
+    }
+
+    /// Does what a settlement of a message that is in no list says. Whether that has to last: the message
+    /// must never be seen again where it was.
+    pub(super) fn apply(&mut self, index: u32, by: Key, settlement: Settlement) -> bool {
+        match settlement {
+            Settlement::Accepted => self.accept(index),
+            Settlement::Rejected => {
+                if let Some(message) = self.messages.at(index) {
+                    self.queues[message.queue as usize].counts.rejected += 1;
+                }
+                self.discard(index, Reason::Rejected);
+                true
+            }
+            Settlement::Released => self.requeue(index),
+            Settlement::Failed => self.fail(index),
+            Settlement::Undeliverable { failed } => {
+                self.never_again(index, by);
+                if failed {
+                    self.fail(index)
+                } else {
+                    self.requeue(index)
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, index: u32) -> bool {
+        let Some(message) = self.remove_message(index) else {
+            return false;
+        };
+        let queue = &mut self.queues[message.queue as usize];
+        queue.counts.accepted += 1;
+        if queue.counts.messages == 0 {
+            self.end_if_unused(message.queue);
+        }
+        true
+    }
+
+    /// The consumer gets this message no more: it has to look at what it takes from now on.
+    fn never_again(&mut self, index: u32, by: Key) {
+        let Some(message) = self.messages.at_mut(index) else {
+            return;
+        };
+        let Some(consumer) = self.consumers.fetch_mut(by) else {
+            return;
+        };
+        message.set_extra(true);
+        self.extras.entry(index).refused_by.push(by);
+        if !consumer.walks {
+            consumer.walks = true;
+            let queue = &mut self.queues[consumer.queue as usize];
+            queue.walkers.insert(by, Box::new(Walker::new(false)));
+        }
     }
 
     /// Counts a message as out to a consumer.
@@ -60,6 +150,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             neighbour.next = index;
         }
         if let Some(message) = self.messages.at_mut(index) {
+            message.place = Place::Out;
             message.consumer = consumer;
             message.previous = last;
             message.next = NONE;
@@ -67,13 +158,14 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         }
     }
 
-    /// The reverse of [`give_to`](Self::give_to).
-    fn take_from_consumer(&mut self, index: u32) {
+    /// The reverse of [`give_to`](Self::give_to). The message is in no list then.
+    pub(super) fn take_from_consumer(&mut self, index: u32) {
         let Some(message) = self.messages.at_mut(index) else {
             return;
         };
         let (previous, next) = (message.previous, message.next);
         let consumer = std::mem::replace(&mut message.consumer, NONE);
+        message.place = Place::Loose;
         self.queues[message.queue as usize].counts.unsettled -= 1;
         if let Some(neighbour) = self.messages.at_mut(previous) {
             neighbour.next = next;
@@ -87,57 +179,80 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         }
     }
 
-    fn remove_settled(&mut self, index: u32, accepted: bool) -> bool {
-        let Some(message) = self.messages.remove(index) else {
-            return false;
-        };
+    /// Removes a message that is in no list for good.
+    pub(super) fn remove_message(&mut self, index: u32) -> Option<Message> {
+        let message = self.messages.remove(index)?;
+        if message.has_extra() {
+            self.extras.remove(index);
+        }
         let size = message.size();
-        self.bytes -= size;
+        if message.group == NONE || self.leave_group(message.group, message.id) {
+            self.bytes -= size;
+            if message.record != 0 {
+                self.stored_bytes -= size + RECORD_OVERHEAD;
+            }
+        }
         if message.record != 0 {
-            self.stored_bytes -= size + RECORD_OVERHEAD;
             self.batches.settle(message.id);
         }
-        let queue = &mut self.queues[message.queue as usize];
-        queue.removed(size);
-        if accepted {
-            queue.counts.accepted += 1;
-        } else {
-            queue.counts.rejected += 1;
-        }
+        self.queues[message.queue as usize].removed(size);
+        self.room_again(message.queue);
+        Some(message)
+    }
+
+    /// Lets producers go on if the queue has room for them again.
+    pub(super) fn room_again(&mut self, number: u32) {
+        let queue = &mut self.queues[number as usize];
         if queue.counts.held && queue.has_room() {
             queue.counts.held = false;
             self.asking.append(&mut queue.waiting);
         }
-        true
     }
 
-    /// Puts a message that is out to nobody back where it was. Never removes it: returns `false`.
-    fn requeue(&mut self, index: u32, failed: bool) -> bool {
-        let Some(message) = self.messages.at_mut(index) else {
+    /// Puts a message that is in no list back where it was, unless its time is over. Returns `false`: that
+    /// need not last.
+    pub(super) fn requeue(&mut self, index: u32) -> bool {
+        let Some(message) = self.messages.at(index) else {
             return false;
         };
-        if failed {
-            message.delivery_count = message.delivery_count.saturating_add(1);
-            if message.record != 0 {
-                self.batches.attempt(message.id, message.delivery_count);
-            }
+        if message.has_extra() && self.is_expired(index) {
+            self.discard(index, Reason::Expired);
+            return true;
         }
-        let queue = super::QueueId(message.queue);
-        let (priority, id) = (message.priority, message.id);
-        let to = &mut self.queues[queue.0 as usize];
-        to.counts.requeued += 1;
-        to.put_back(priority, id, index);
-        self.mark_dirty(queue);
+        self.queues[message.queue as usize].counts.requeued += 1;
+        self.put_in_queue(index, true);
         false
     }
 
+    /// A delivery of a message that is in no list failed. Whether that moved it for good.
+    pub(super) fn fail(&mut self, index: u32) -> bool {
+        let Some(message) = self.messages.at_mut(index) else {
+            return false;
+        };
+        let count = message.delivery_count() + 1;
+        message.set_delivery_count(count);
+        let most = self.queues[message.queue as usize].settings.max_delivery_attempts;
+        if most > 0 && count >= most {
+            self.discard(index, Reason::Attempts);
+            return true;
+        }
+        if message.record != 0 {
+            self.batches.attempt(message.id, count);
+        }
+        self.requeue(index)
+    }
+
     /// Puts back everything in a consumer's list, whose first message is `first`.
-    pub(super) fn requeue_all(&mut self, first: u32) {
+    pub(super) fn requeue_all(&mut self, first: u32, failed: bool) {
         let mut index = first;
         while let Some(message) = self.messages.at(index) {
             let next = message.next;
             self.take_from_consumer(index);
-            self.requeue(index, true);
+            if failed {
+                self.fail(index);
+            } else {
+                self.requeue(index);
+            }
             index = next;
         }
     }

@@ -1,9 +1,12 @@
 //! What goes into the queues and what comes out.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::arena::Key;
 use super::duplicates::DuplicateId;
+use crate::selector::Selector;
 
 /// Bounds of all queues together and of each link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,9 +15,12 @@ pub struct Limits {
     pub max_queues: usize,
     /// Duplicate ids each queue remembers.
     pub duplicate_window: usize,
-    /// Bytes of all messages; above, producers get no more credit. Beyond twice as many, messages are
-    /// refused: that takes a producer that suddenly sends far larger messages than before.
+    /// Memory of all messages, [`MESSAGE_OVERHEAD`] for each included; above, producers get no more credit.
+    /// Beyond twice as many, messages are refused: that takes a producer that suddenly sends far larger
+    /// messages than before.
     pub max_bytes: u64,
+    /// Bytes of the records that are needed; above, producers get no more credit. Default: no bound.
+    pub max_stored_bytes: u64,
     /// Bytes that wait for the store; above, producers get no more credit.
     pub max_pending_bytes: u64,
     /// Messages a producer may send ahead.
@@ -28,7 +34,16 @@ pub struct Limits {
     pub outbox_messages: usize,
     /// Bytes of deliveries that may wait in one owner's outbox before it is passed over.
     pub outbox_bytes: usize,
+    /// Transactions one owner may have open.
+    pub max_transactions: usize,
+    /// Bytes of messages, and [`MESSAGE_OVERHEAD`] for each message and settlement, in one transaction.
+    pub transaction_bytes: u64,
+    /// Milliseconds after which an open transaction is rolled back.
+    pub transaction_ms: u64,
 }
+
+/// What a message takes in memory beside its bytes, roughly.
+pub const MESSAGE_OVERHEAD: u64 = 96;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -36,17 +51,21 @@ impl Default for Limits {
             max_queues: 10_000,
             duplicate_window: 20_000,
             max_bytes: 1 << 30,
+            max_stored_bytes: u64::MAX,
             max_pending_bytes: 32 << 20,
             producer_credit: 1_000,
             producer_unsettled: 10_000,
             producer_credit_bytes: 4 << 20,
             outbox_messages: 1_024,
             outbox_bytes: 1 << 20,
+            max_transactions: 1_000,
+            transaction_bytes: 16 << 20,
+            transaction_ms: 300_000,
         }
     }
 }
 
-/// Bounds of one queue. Reaching one stops credit to its producers; it never refuses a message.
+/// Bounds of one queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLimits {
     /// Messages. Default: no bound.
@@ -64,9 +83,67 @@ impl Default for QueueLimits {
     }
 }
 
-/// A queue. Its number is the one in the records and never changes.
+/// What happens to a message for a queue that has reached a bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It is refused with [`Refused::QueueFull`].
+    #[default]
+    Reject,
+    /// The oldest message that waits with the lowest priority makes room. If all are out for delivery, the
+    /// new one is refused.
+    DropOldest,
+    /// It is taken, and producers get no more credit until there is room. A full subscription holds up all
+    /// producers of its topic.
+    Block,
+}
+
+/// How long a queue lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Until it is deleted.
+    #[default]
+    Permanent,
+    /// As long as this owner. Nothing of it is stored: its messages do not outlive a crash.
+    Owner(OwnerId),
+    /// Until it is empty and its last link is gone.
+    Unused,
+}
+
+/// What an operator decides about a queue, or about the subscriptions of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// How much it holds.
+    pub limits: QueueLimits,
+    /// What happens then. Default: [`WhenFull::Reject`].
+    pub when_full: WhenFull,
+    /// Deliveries of one message that may fail; then it goes to `dead_letter`. Default 10; 0: no bound.
+    pub max_delivery_attempts: u32,
+    /// The queue that gets what was rejected or failed too often, made when it is needed. Default `DLQ`;
+    /// `None`: dropped.
+    pub dead_letter: Option<Arc<str>>,
+    /// The queue that gets what expired, made when it is needed. Default `None`: dropped.
+    pub expiry: Option<Arc<str>>,
+    /// How long it lives. Subscriptions have lifetimes of their own.
+    pub lifetime: Lifetime,
+}
+
+impl Default for QueueSettings {
+    fn default() -> Self {
+        Self {
+            limits: QueueLimits::default(),
+            when_full: WhenFull::default(),
+            max_delivery_attempts: 10,
+            dead_letter: Some("DLQ".into()),
+            expiry: None,
+            lifetime: Lifetime::default(),
+        }
+    }
+}
+
+/// A queue, a topic or a subscription: its number in the records, which may be used again, and its
+/// generation. A stale id never means another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct QueueId(pub(super) u32);
+pub struct QueueId(pub(super) u32, pub(super) u32);
 
 /// Someone with links and an outbox: a connection. A stale id never means another owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -123,6 +200,36 @@ pub struct Arrival {
     pub priority: u8,
     /// The sender's id for it, if it has one.
     pub duplicate_id: Option<DuplicateId>,
+    /// When it is of no more use.
+    pub expires_at: Option<u64>,
+    /// Before that it is shown to nobody.
+    pub deliver_at: Option<u64>,
+}
+
+impl Arrival {
+    /// A message in memory with the usual priority and nothing special.
+    #[must_use]
+    pub fn new(payload: Bytes) -> Self {
+        Self {
+            payload,
+            durable: false,
+            priority: 4,
+            duplicate_id: None,
+            expires_at: None,
+            deliver_at: None,
+        }
+    }
+}
+
+/// What a consumer wants.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConsumerOptions {
+    /// Its deliveries are sent settled, and nobody else will settle them.
+    pub settled: bool,
+    /// It gets copies, each once, and takes nothing away. What it settles is of no account.
+    pub browse: bool,
+    /// It gets only what matches.
+    pub selector: Option<Selector>,
 }
 
 /// What a consumer did with a message.
@@ -130,12 +237,42 @@ pub struct Arrival {
 pub enum Settlement {
     /// Done: the message is removed.
     Accepted,
-    /// The message is unusable: it is removed.
+    /// The message is unusable: it goes to the dead letters.
     Rejected,
     /// Not touched: it is queued again where it was.
     Released,
-    /// The delivery failed: it is queued again where it was, with its delivery count raised.
+    /// The delivery failed: it is queued again where it was, with its delivery count raised, or goes to the
+    /// dead letters if that was the last attempt.
     Failed,
+    /// As released or, if `failed`, as failed; and this consumer never gets it again.
+    Undeliverable {
+        /// Whether the delivery count is raised.
+        failed: bool,
+    },
+}
+
+/// Why a message is where it is, if that is not where it was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The reason.
+    pub reason: Reason,
+    /// The queue, or the topic of the subscription, it was in.
+    pub from: Arc<str>,
+    /// When that was.
+    pub at: u64,
+    /// How many deliveries had failed.
+    pub attempts: u32,
+}
+
+/// Why a message was moved away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A consumer rejected it.
+    Rejected,
+    /// Too many deliveries failed.
+    Attempts,
+    /// Its time was over.
+    Expired,
 }
 
 /// One delivery to a consumer.
@@ -151,6 +288,8 @@ pub struct Delivery<L> {
     pub delivery_count: u32,
     /// Send it settled, and once it is sent settle it as accepted here.
     pub settled: bool,
+    /// Why it is here, if it was moved.
+    pub dead_letter: Option<Arc<DeadLetter>>,
 }
 
 /// What an owner has to do, in this order.
@@ -188,6 +327,18 @@ pub enum Action<L, D> {
         /// The consumer.
         consumer: ConsumerId,
     },
+    /// Tell a peer that its transaction is committed and will survive.
+    Committed {
+        /// The link it was committed on.
+        link: L,
+        /// The peer's name for the commit.
+        delivery: D,
+    },
+    /// End a link: its queue was deleted.
+    Ended {
+        /// The link.
+        link: L,
+    },
 }
 
 /// Why something was not done.
@@ -199,6 +350,52 @@ pub enum Refused {
     /// A queue without a name was asked for.
     #[error("a queue needs a name")]
     Nameless,
+    /// The queue has reached a bound.
+    #[error("{queue} is full")]
+    QueueFull {
+        /// Its name.
+        queue: Arc<str>,
+    },
+    /// Something is used, and what was asked for needs it unused.
+    #[error("{0} is in use")]
+    InUse(&'static str),
+    /// There is no such subscription.
+    #[error("there is no such subscription")]
+    NotSubscribed,
+    /// A topic or a pattern that cannot be one.
+    #[error("{topic:?} is no topic: {why}")]
+    InvalidTopic {
+        /// What was given.
+        topic: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A message of the transaction was stored before: nothing of the transaction was.
+    #[error(
+        "the transaction was rolled back: a message for {queue} has a duplicate id that was stored before"
+    )]
+    DuplicateInTransaction {
+        /// Where the message would have gone.
+        queue: Arc<str>,
+    },
+    /// The transaction was open for too long.
+    #[error("the transaction was rolled back after {limit_ms} ms")]
+    TransactionTimedOut {
+        /// The limit.
+        limit_ms: u64,
+    },
+    /// The transaction took more than it may.
+    #[error("the transaction was rolled back: it took more than {limit} bytes")]
+    TransactionTooLarge {
+        /// The limit.
+        limit: u64,
+    },
+    /// An owner has as many transactions open as it may.
+    #[error("{limit} transactions are open, and no more are permitted")]
+    TooManyTransactions {
+        /// The limit.
+        limit: usize,
+    },
     /// As many queues exist as may.
     #[error("{limit} queues exist, and no more are permitted")]
     TooManyQueues {
@@ -247,6 +444,14 @@ pub struct QueueCounts {
     pub rejected: u64,
     /// Messages queued again.
     pub requeued: u64,
+    /// Messages whose time was over.
+    pub expired: u64,
+    /// Messages that went to the dead letters, expired ones included.
+    pub dead_lettered: u64,
+    /// Messages dropped because nobody wanted them as dead letters, or to make room.
+    pub dropped: u64,
+    /// Messages that wait for their time, out of those in it.
+    pub delayed: u64,
     /// Whether a limit of this queue keeps producers back.
     pub held: bool,
 }

@@ -26,7 +26,7 @@ pub(super) fn read(payload: Bytes, anonymous: bool) -> Result<(Arrival, Option<S
         durable: header.durable,
         priority: header.priority,
         duplicate_id,
-        payload,
+        ..Arrival::new(payload.clone())
     };
     Ok((arrival, to))
 }

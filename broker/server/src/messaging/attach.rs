@@ -6,7 +6,7 @@ use daymark_amqp::{
     AcceptOptions, AmqpError, DistributionMode, Filter, RcvSettleMode, RemoteAttach, Role, SndSettleMode,
     Source, Symbol, Target, condition,
 };
-use daymark_broker_core::queues::{QueueId, QueueLimits, Queues, Refused};
+use daymark_broker_core::queues::{QueueId, QueueSettings, Queues, Refused};
 
 use super::config::{MessagingConfig, check_queue_name};
 
@@ -118,16 +118,23 @@ pub(super) fn find_queue<L: Copy, D: Copy>(
     check_queue_name(address)
         .map_err(|why| invalid("address", &format!("{address:?} cannot name a queue: {why}")))?;
     queues
-        .declare(address, QueueLimits::default())
+        .declare(address, QueueSettings::default())
         .map_err(|refused| refusal(&refused))
 }
 
 /// What a peer is told when the queues refuse something.
 pub(super) fn refusal(refused: &Refused) -> AmqpError {
     let condition = match refused {
-        Refused::TooManyQueues { .. } | Refused::OutOfMemory { .. } => condition::RESOURCE_LIMIT_EXCEEDED,
-        Refused::Gone(_) => condition::NOT_FOUND,
-        Refused::Nameless => condition::INVALID_FIELD,
+        Refused::TooManyQueues { .. }
+        | Refused::OutOfMemory { .. }
+        | Refused::QueueFull { .. }
+        | Refused::TransactionTooLarge { .. }
+        | Refused::TooManyTransactions { .. } => condition::RESOURCE_LIMIT_EXCEEDED,
+        Refused::Gone(_) | Refused::NotSubscribed => condition::NOT_FOUND,
+        Refused::Nameless | Refused::InvalidTopic { .. } => condition::INVALID_FIELD,
+        Refused::InUse(_) => condition::RESOURCE_LOCKED,
+        Refused::DuplicateInTransaction { .. } => condition::TRANSACTION_ROLLBACK,
+        Refused::TransactionTimedOut { .. } => condition::TRANSACTION_TIMEOUT,
     };
     AmqpError::new(condition, refused.to_string())
 }

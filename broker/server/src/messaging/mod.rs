@@ -9,9 +9,9 @@
 //! There are no rights yet, so the port belongs on a network where everyone is trusted.
 //!
 //! Not there yet, and refused by name with `amqp:not-implemented`: topics and subscriptions, selectors,
-//! browsing, temporary nodes, transactions. A rejected message is dropped and counted, as there is no
-//! dead-letter queue; time to live and the annotations of a `modified` outcome are not acted on; a message
-//! that is "undeliverable here" may come to the same link again.
+//! browsing, temporary nodes, transactions. A rejected message goes to the queue `DLQ`; time to live
+//! and the annotations of a `modified` outcome are not acted on; a message that is "undeliverable here" may
+//! come to the same link again.
 
 mod arrival;
 mod attach;

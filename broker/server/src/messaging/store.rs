@@ -2,10 +2,11 @@
 //!
 //! It never acknowledges anything itself. Compaction runs in small steps between the events of connections.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use daymark_broker_core::queues::{QueueLimits, Recovery};
+use daymark_broker_core::queues::{QueueLimits, QueueSettings, Recovery, WhenFull};
 
 use super::shared::{AmqpQueues, Shared, limits};
 use super::{MessagingConfig, Recovered, StoreError};
@@ -23,7 +24,7 @@ pub(super) fn recover(
     fenced: Box<dyn Fenced>,
     config: &MessagingConfig,
 ) -> Result<(Log, AmqpQueues, Recovered), StoreError> {
-    let mut recovery = Recovery::new(limits(config));
+    let mut recovery = Recovery::new(limits(config)).keyed(random());
     let mut visit = |record: Record<'_>| {
         recovery
             .record(record.seq, record.kind, record.body)
@@ -36,7 +37,12 @@ pub(super) fn recover(
             max_messages: queue.max_messages.unwrap_or(u64::MAX),
             max_bytes: queue.max_bytes.unwrap_or(u64::MAX),
         };
-        queues.declare(&queue.name, limits)?;
+        let settings = QueueSettings {
+            limits,
+            when_full: WhenFull::Block,
+            ..QueueSettings::default()
+        };
+        queues.declare(&queue.name, settings)?;
     }
     let mut batch = Batch::new();
     let mut head = Vec::new();
@@ -55,6 +61,12 @@ pub(super) fn recover(
         queues: queues.queue_count(),
     };
     Ok((journal, queues, recovered))
+}
+
+/// Unpredictable from outside: the standard library takes it from the system.
+fn random() -> u128 {
+    let half = || u128::from(RandomState::new().hash_one(0u8));
+    half() << 64 | half()
 }
 
 /// Tells the queues what the journal finished, as long as the process serves.

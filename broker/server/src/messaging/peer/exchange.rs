@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use daymark_amqp::{AcceptOptions, AmqpError, DeliveryId, LinkId, RemoteAttach, condition};
-use daymark_broker_core::queues::{Arrival, ProducerId, QueueId, Settlement};
+use daymark_broker_core::queues::{Arrival, ConsumerOptions, ProducerId, QueueId, Settlement};
 
 use super::super::attach::{self, Wish};
 use super::super::shared::{LinkInfo, State};
@@ -81,6 +81,10 @@ impl Peer {
                 state.links.remove(&number);
                 state.queues.detach_consumer(id);
             }
+            Input::LoseConsumer(id, number) => {
+                state.links.remove(&number);
+                state.queues.lose_consumer(id);
+            }
         }
     }
 
@@ -153,8 +157,12 @@ impl Peer {
             }
             Wish::ReceiveFrom { address, settled } => {
                 let queue = attach::find_queue(queues, config, &address)?;
+                let options = ConsumerOptions {
+                    settled,
+                    ..ConsumerOptions::default()
+                };
                 let id = queues
-                    .attach_consumer(self.owner, link, queue, settled)
+                    .attach_consumer(self.owner, link, queue, options)
                     .map_err(refused)?;
                 let number = state.add_link(info(LinkKind::Consumer, Some(&address)));
                 Link::Consumer {

@@ -78,6 +78,8 @@ enum Input {
     },
     DetachProducer(ProducerId, u64),
     DetachConsumer(ConsumerId, u64),
+    /// The consumer went with its connection, which nobody closed.
+    LoseConsumer(ConsumerId, u64),
 }
 
 /// What the engine has to be told outside the lock.
@@ -261,6 +263,13 @@ impl Peer {
     fn on_closed(&mut self, reason: &CloseReason) {
         self.closing = true;
         self.waiting = None;
+        if !matches!(reason, CloseReason::Local | CloseReason::Remote(_)) {
+            for input in &mut self.inputs {
+                if let Input::DetachConsumer(id, number) = *input {
+                    *input = Input::LoseConsumer(id, number);
+                }
+            }
+        }
         // Before the peer reads our close: it may come again at once, under the same name.
         self.shared.registry.release(&self.entry);
         tracing::debug!(container = self.entry.container(), ?reason, "connection ended");

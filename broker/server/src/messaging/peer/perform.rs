@@ -37,6 +37,8 @@ impl Peer {
                     let _ = self.amqp.grant_credit(link, credit, false);
                 }
                 Action::Drained { link, .. } => self.drained(link),
+                // No transaction is begun here, and no queue deleted.
+                Action::Committed { .. } | Action::Ended { .. } => {}
             }
         }
         self.actions = actions;
@@ -153,6 +155,11 @@ fn outcome_of(settlement: Settlement) -> Outcome {
         Settlement::Failed => Outcome::Modified {
             delivery_failed: true,
             undeliverable_here: false,
+            annotations: None,
+        },
+        Settlement::Undeliverable { failed } => Outcome::Modified {
+            delivery_failed: failed,
+            undeliverable_here: true,
             annotations: None,
         },
     }

@@ -1,0 +1,384 @@
+//! Topics and their subscriptions.
+
+mod queues_support;
+
+use daymark_broker_core::queues::{
+    Action, Arrival, ConsumerOptions, DuplicateId, Lifetime, QueueId, QueueLimits, QueueSettings, Refused,
+    Settlement, Subscribed, Subscription, SubscriptionKey, WhenFull,
+};
+use daymark_broker_core::selector::Selector;
+use queues_support::{World, durable, text};
+
+fn key(client: &str, name: &str) -> SubscriptionKey {
+    SubscriptionKey {
+        client: Some(client.to_owned()),
+        name: name.to_owned(),
+    }
+}
+
+/// A subscription of one consumer, gone with it.
+fn passing(topic: &str) -> Subscription {
+    Subscription {
+        key: None,
+        topic: topic.to_owned(),
+        selector: None,
+        no_local: false,
+        durable: false,
+        shared: false,
+    }
+}
+
+fn lasting(name: &str, topic: &str) -> Subscription {
+    Subscription {
+        key: Some(key("client", name)),
+        durable: true,
+        ..passing(topic)
+    }
+}
+
+impl World {
+    fn topic(&mut self, name: &str) -> QueueId {
+        self.queues.declare_topic(name, QueueSettings::default()).unwrap()
+    }
+
+    /// Subscribes, with a consumer on the link.
+    fn listen(&mut self, link: u8, wish: Subscription) -> QueueId {
+        let (queue, _) = self.queues.subscribe(self.owner, wish).unwrap();
+        self.consumer(link, queue, ConsumerOptions::default(), 100);
+        queue
+    }
+}
+
+#[test]
+fn a_message_goes_to_every_subscription_that_matches_and_its_body_is_kept_once() {
+    let mut world = World::new();
+    let (news, sport) = (world.topic("news.at"), world.topic("news.at.sport"));
+    world.listen(1, passing("news.at"));
+    world.listen(2, passing("news.*"));
+    world.listen(3, passing("news.#"));
+    world.listen(4, passing("sport"));
+    world.send_all(news, &["a"]);
+    let mut seen = world.seen();
+    seen.sort();
+    assert_eq!(seen, [(1, "a".into()), (2, "a".into()), (3, "a".into())]);
+    world.send_all(sport, &["b"]);
+    assert_eq!(world.seen(), [(3, "b".into())]);
+    assert_eq!((world.queues.message_count(), world.queues.byte_count()), (4, 2));
+}
+
+#[test]
+fn nobody_subscribed_means_accepted_and_gone() {
+    let mut world = World::new();
+    let topic = world.topic("t");
+    let producer = world.producer(topic);
+    world
+        .queues
+        .publish(producer, None, durable("a"), Some(1))
+        .unwrap();
+    assert!(
+        world
+            .actions()
+            .contains(&Action::Accepted { link: 0, delivery: 1 })
+    );
+    assert_eq!(world.queues.message_count(), 0);
+}
+
+#[test]
+fn selectors_and_no_local_choose_when_a_message_is_published() {
+    let mut world = World::new();
+    let topic = world.topic("t");
+    world.queues.set_container(world.owner, "me");
+    let selector = Selector::parse("n > 1").ok();
+    world.listen(
+        1,
+        Subscription {
+            selector,
+            ..passing("t")
+        },
+    );
+    world.listen(
+        2,
+        Subscription {
+            no_local: true,
+            ..passing("t")
+        },
+    );
+    world.send_all(topic, &["n=1", "n=2"]);
+    assert_eq!(world.seen(), [(1, "n=2".into())]);
+    let other = world.queues.add_owner();
+    world.queues.set_container(other, "you");
+    let producer = world.queues.attach_producer(other, 0, Some(topic)).unwrap();
+    world
+        .queues
+        .publish(producer, None, durable("n=0"), None)
+        .unwrap();
+    assert_eq!(world.seen(), [(2, "n=0".into())]);
+}
+
+#[test]
+fn a_durable_subscription_collects_while_nobody_is_there_and_through_restarts() {
+    let mut world = World::new();
+    let topic = world.topic("t");
+    let selector = Selector::parse("n <> 2").ok();
+    let first = Subscription {
+        selector,
+        ..lasting("first", "t")
+    };
+    for wish in [first.clone(), lasting("second", "#"), lasting("third", "t")] {
+        assert_eq!(
+            world.queues.subscribe(world.owner, wish).unwrap().1,
+            Subscribed::Created
+        );
+    }
+    let before = world.records.len();
+    world.send_all(topic, &["n=1"]);
+    let published = world.records[before..]
+        .iter()
+        .filter(|record| text_in(&record.2, "n=1"));
+    assert_eq!(
+        published.count(),
+        1,
+        "one record holds the body for all subscriptions"
+    );
+    world.send_all(topic, &["n=2"]);
+    for compact in [false, true] {
+        if compact {
+            world.compact();
+        }
+        world.restart();
+        let found = world.queues.find_subscription(&key("client", "first"), true);
+        assert_eq!(found, Some(first.clone()));
+        for (name, topic, expected) in [("second", "#", vec!["n=1", "n=2"]), ("first", "t", vec!["n=1"])] {
+            let wish = if name == "first" {
+                first.clone()
+            } else {
+                lasting(name, topic)
+            };
+            let (queue, how) = world.queues.subscribe(world.owner, wish).unwrap();
+            assert_eq!(
+                (how, world.look(queue)),
+                (
+                    Subscribed::Resumed,
+                    expected.into_iter().map(String::from).collect()
+                )
+            );
+        }
+    }
+    // Two of three take the first message; what is copied forward is for the third alone.
+    for (link, name) in [(1, "second"), (2, "third")] {
+        let (queue, _) = world
+            .queues
+            .subscribe(world.owner, lasting(name, if link == 1 { "#" } else { "t" }))
+            .unwrap();
+        let consumer = world.consumer(link, queue, ConsumerOptions::default(), 10);
+        for delivery in world.deliveries() {
+            world.settle(consumer, &delivery, Settlement::Accepted);
+        }
+    }
+    world.compact();
+    world.restart();
+    assert_eq!((world.queues.message_count(), world.queues.byte_count()), (1, 3));
+    assert!(!world.records.iter().any(|record| text_in(&record.2, "n=2")));
+}
+
+fn text_in(body: &[u8], text: &str) -> bool {
+    body.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+#[test]
+fn a_durable_subscription_that_asks_for_something_else_begins_anew() {
+    let mut world = World::new();
+    let topic = world.topic("t");
+    world.queues.subscribe(world.owner, lasting("s", "t")).unwrap();
+    world.send_all(topic, &["old"]);
+    let selector = Selector::parse("n = 1").ok();
+    let changed = Subscription {
+        selector,
+        ..lasting("s", "t")
+    };
+    let (queue, how) = world.queues.subscribe(world.owner, changed).unwrap();
+    assert_eq!((how, world.look(queue)), (Subscribed::Replaced, vec![]));
+    world.consumer(1, queue, ConsumerOptions::default(), 1);
+    let refused = world.queues.subscribe(world.owner, lasting("s", "u"));
+    assert_eq!(refused, Err(Refused::InUse("the subscription")));
+    let second = world
+        .queues
+        .attach_consumer(world.owner, 2, queue, ConsumerOptions::default());
+    assert_eq!(second, Err(Refused::InUse("the subscription")));
+}
+
+#[test]
+fn unsubscribing_needs_a_subscription_that_nobody_uses() {
+    let mut world = World::new();
+    let topic = world.topic("t");
+    let (queue, _) = world.queues.subscribe(world.owner, lasting("s", "t")).unwrap();
+    let consumer = world.consumer(1, queue, ConsumerOptions::default(), 0);
+    let name = key("client", "s");
+    assert_eq!(
+        world.queues.unsubscribe(&name),
+        Err(Refused::InUse("the subscription"))
+    );
+    world.queues.detach_consumer(consumer);
+    world.send_all(topic, &["a"]);
+    assert_eq!(world.queues.unsubscribe(&name), Ok(()));
+    assert_eq!(world.queues.unsubscribe(&name), Err(Refused::NotSubscribed));
+    world.store();
+    world.restart();
+    assert_eq!(world.queues.find_subscription(&name, true), None);
+    assert_eq!(
+        (world.queues.message_count(), world.queues.stored_bytes()),
+        (0, 0)
+    );
+}
+
+#[test]
+fn consumers_of_a_shared_subscription_share_and_a_passing_one_ends_with_the_last() {
+    let mut world = World::new();
+    let topic = world.topic("t");
+    let wish = Subscription {
+        key: Some(key("client", "shared")),
+        shared: true,
+        ..passing("t")
+    };
+    let (queue, _) = world.queues.subscribe(world.owner, wish.clone()).unwrap();
+    let one = world.consumer(1, queue, ConsumerOptions::default(), 10);
+    assert_eq!(
+        world.queues.subscribe(world.owner, wish.clone()),
+        Ok((queue, Subscribed::Resumed))
+    );
+    let two = world.consumer(2, queue, ConsumerOptions::default(), 10);
+    world.send_all(topic, &["a", "b"]);
+    assert_eq!(world.seen(), [(1, "a".into()), (2, "b".into())]);
+    world.queues.detach_consumer(one);
+    assert_eq!(world.seen(), [(2, "a".into())]);
+    world.queues.detach_consumer(two);
+    assert_eq!(
+        world.queues.find_subscription(&key("client", "shared"), false),
+        None
+    );
+    assert_eq!((world.queues.message_count(), world.queues.byte_count()), (0, 0));
+    let nameless = Subscription { key: None, ..wish };
+    assert_eq!(
+        world.queues.subscribe(world.owner, nameless),
+        Err(Refused::Nameless)
+    );
+}
+
+#[test]
+fn a_message_sent_again_to_a_topic_is_published_once() {
+    let mut world = World::new();
+    let topic = world.topic("t");
+    world.queues.subscribe(world.owner, lasting("s", "t")).unwrap();
+    let arrival = Arrival {
+        duplicate_id: DuplicateId::new(b"same").ok(),
+        ..durable("a")
+    };
+    world.send(topic, arrival.clone());
+    world.store();
+    world.restart();
+    let topic = world.queues.find_topic("t").unwrap();
+    world.send(topic, arrival);
+    assert_eq!(world.queues.message_count(), 1);
+}
+
+#[test]
+fn a_full_subscription_holds_up_or_refuses_as_its_topic_says() {
+    let mut world = World::new();
+    let limits = QueueLimits {
+        max_messages: 1,
+        ..QueueLimits::default()
+    };
+    let with = |when_full| QueueSettings {
+        limits,
+        when_full,
+        ..QueueSettings::default()
+    };
+    let strict = world
+        .queues
+        .declare_topic("strict", with(WhenFull::Reject))
+        .unwrap();
+    let patient = world
+        .queues
+        .declare_topic("patient", with(WhenFull::Block))
+        .unwrap();
+    for topic in ["strict", "patient"] {
+        world
+            .queues
+            .subscribe(world.owner, lasting(topic, topic))
+            .unwrap();
+    }
+    world.send_all(strict, &["a"]);
+    let producer = world.producer(strict);
+    let refused = world.queues.publish(producer, None, durable("b"), None);
+    assert_eq!(
+        refused,
+        Err(Refused::QueueFull {
+            queue: "strict".into()
+        })
+    );
+    world.send_all(patient, &["a"]);
+    world.actions();
+    let waiting = world
+        .queues
+        .attach_producer(world.owner, 7, Some(patient))
+        .unwrap();
+    let credit = |action: &Action<u8, u64>| matches!(action, Action::Credit { link: 7, .. });
+    assert!(!world.actions().iter().any(credit));
+    let (queue, _) = world
+        .queues
+        .subscribe(world.owner, lasting("patient", "patient"))
+        .unwrap();
+    world.queues.purge(queue).unwrap();
+    assert!(world.actions().iter().any(credit));
+    world.queues.detach_producer(waiting);
+}
+
+#[test]
+fn what_a_subscriber_rejects_is_a_dead_letter_and_the_others_keep_theirs() {
+    let mut world = World::new();
+    let topic = world.topic("t");
+    let queue = world.queues.subscribe(world.owner, lasting("s", "t")).unwrap().0;
+    world
+        .queues
+        .subscribe(world.owner, lasting("other", "t"))
+        .unwrap();
+    world.send_all(topic, &["bad"]);
+    let consumer = world.consumer(1, queue, ConsumerOptions::default(), 1);
+    let out = world.deliveries();
+    world.settle(consumer, &out[0], Settlement::Rejected);
+    world.store();
+    for compact in [false, true] {
+        if compact {
+            world.compact();
+        }
+        world.restart();
+        assert_eq!(world.queues.message_count(), 2);
+        let dead = world.queues.find("DLQ").unwrap();
+        world.consumer(1, dead, ConsumerOptions::default(), 1);
+        let found = world.deliveries();
+        assert_eq!(
+            (
+                text(&found[0].payload),
+                &*found[0].dead_letter.as_ref().unwrap().from
+            ),
+            ("bad".into(), "t")
+        );
+    }
+}
+
+#[test]
+fn topics_are_checked_and_are_no_queues() {
+    let mut world = World::new();
+    let topic = world.topic("t");
+    let queue = world.queue("t");
+    assert_ne!(topic, queue);
+    assert!(matches!(
+        world.queues.declare_topic("a.#", QueueSettings::default()),
+        Err(Refused::InvalidTopic { .. })
+    ));
+    let consumer = world
+        .queues
+        .attach_consumer(world.owner, 1, topic, ConsumerOptions::default());
+    assert_eq!(consumer, Err(Refused::Gone("the queue")));
+    assert_eq!(Lifetime::default(), Lifetime::Permanent);
+}
