@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{OpenError, open_io};
-use crate::format::{SEGMENT_HEADER, split_record};
+use crate::format::{FRAME_HEADER, MAX_FRAME_RECORDS, SEGMENT_HEADER, TERMINATOR, split_record};
 use crate::manifest::Sealed;
 use crate::names;
 use crate::reader::{Frame, Reader, Step};
@@ -14,8 +14,9 @@ use crate::recover::{Found, Live};
 use crate::types::{Record, Recovery};
 
 /// How far behind a regular end later frames are looked for. A regular end is a zero length, which is also
-/// what a lost page looks like; one look into bytes that are in memory anyway finds the usual loss.
-const WINDOW_BEHIND_END: u64 = 256 * 1024;
+/// what a lost page looks like; behind a lost page the next frame begins no later than the longest frame that
+/// is gathered from several batches reaches.
+const WINDOW_BEHIND_END: u64 = (FRAME_HEADER + MAX_FRAME_RECORDS + TERMINATOR) as u64;
 
 /// The state of one pass over a directory.
 pub(crate) struct Scan {

@@ -234,3 +234,27 @@ fn random_garbage_behind_the_last_frame_is_cut() {
         assert_frames(&records, 4, round);
     }
 }
+
+#[test]
+fn a_lost_first_page_of_the_longest_frame_is_damage_and_not_the_end() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (journal, ..) = open(dir.path(), Options::default());
+    journal.append_and_wait(batch(&[b"before"])).unwrap();
+    let start = journal.segments().pop().unwrap().bytes;
+    let records = (4 << 20) - RECORD_PREFIX as usize;
+    journal.append_and_wait(batch(&[&vec![0xa5; records]])).unwrap();
+    journal.append_and_wait(batch(&[b"behind"])).unwrap();
+    let info = journal.segments().pop().unwrap();
+    drop(journal);
+    let segment = dir
+        .path()
+        .join(format!("seg-{:016x}-{:016x}", info.id, info.epoch));
+    let mut bytes = fs::read(&segment).unwrap();
+    let start = usize::try_from(start).unwrap();
+    bytes[start..start + 4096].fill(0);
+    fs::write(&segment, bytes).unwrap();
+    let refused = try_open(dir.path(), Options::default())
+        .map(drop)
+        .expect_err("damage");
+    assert!(matches!(refused, OpenError::Corrupt { .. }), "{refused}");
+}
