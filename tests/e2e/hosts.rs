@@ -160,6 +160,19 @@ fn a_cut_in_one_direction_makes_no_second_active_on_a_shared_directory() {
 }
 
 #[test]
+fn an_active_that_is_cut_off_from_everybody_gives_its_term_up_and_the_other_one_serves() {
+    let Some(pair) = Pair::new(MULTICAST, MULTICAST) else {
+        return;
+    };
+    for host in [0, 1] {
+        pair.hosts.mute(host);
+    }
+    pair.one.says("isolated", 1);
+    pair.two.says("active", 1);
+    assert_eq!(pair.one.said("active"), 1, "{}", pair.one.process.log());
+}
+
+#[test]
 fn a_killed_active_on_postgresql_is_followed_and_a_third_broker_is_refused_by_name() {
     let Some(server) = Postgres::start() else {
         return;
