@@ -505,6 +505,32 @@ fn an_aborted_delivery_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_delivery_settled_before_it_is_whole_comes_settled_and_counts_once() {
+    let by_sender = |settled| {
+        let mut frame = disposition(0, 0, settled);
+        frame[14] = 0x42; // The role: sender.
+        frame
+    };
+    for last in [true, false] {
+        let mut victim = Victim::attached(Config::default(), 5);
+        assert_eq!(victim.say(&transfer(Some(0), false, true, b"ha")), []);
+        assert_eq!(victim.say(&transfer(Some(0), false, true, b"l")), []);
+        assert_eq!(victim.say(&by_sender(false)), []);
+        assert_eq!(victim.say(&by_sender(true)), []);
+        let link = victim.link.unwrap();
+        assert_eq!(victim.server.unsettled(link), 0);
+        if last {
+            let events = victim.say(&transfer(None, false, false, b"f"));
+            assert!(
+                matches!(&events[..], [Event::Message(m)] if m.settled && *m.payload == *b"half"),
+                "{events:?}"
+            );
+        }
+        assert_eq!(victim.server.unsettled(link), 0);
+    }
+}
+
+#[test]
 fn a_peer_that_asks_and_never_reads_is_not_parsed_for_ever() {
     let mut victim = Victim::attached(
         Config {

@@ -21,6 +21,15 @@ impl Partial {
     pub(super) const fn len(&self) -> u64 {
         self.data.len() as u64
     }
+
+    /// Takes note of a state that the sender sets before the message is whole. False if this is another delivery.
+    pub(super) const fn note_state(&mut self, id: u32, settled: bool) -> bool {
+        let it = self.delivery.id == id;
+        if it && settled {
+            self.delivery.settled = true;
+        }
+        it
+    }
 }
 
 #[derive(Debug)]

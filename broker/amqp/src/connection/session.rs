@@ -448,10 +448,15 @@ impl Connection {
                 let error = AmqpError::new(condition::NOT_ALLOWED, "too many states of one delivery");
                 return Err(Fault::Session(key, error));
             }
-            if frame.settled
-                && let Some(link) = links.fetch_mut(held.link)
-            {
-                link.unsettled = link.unsettled.saturating_sub(1);
+            if let Some(link) = links.fetch_mut(held.link) {
+                if frame.settled {
+                    link.unsettled = link.unsettled.saturating_sub(1);
+                }
+                // The owner hears of a delivery when it is whole.
+                let partial = link.partial.as_mut();
+                if partial.is_some_and(|partial| partial.note_state(id, frame.settled)) {
+                    continue;
+                }
             }
             events.push_back(Event::Disposition {
                 link: LinkId(held.link),
