@@ -3,8 +3,11 @@
 //! cargo target directory.
 
 mod examples;
+mod go_amqp;
 mod jms;
 #[path = "../e2e/stage.rs"]
 #[allow(dead_code, reason = "this suite uses its part")]
 mod pair;
+mod proton;
+mod rhea;
 mod stage;

@@ -6,20 +6,16 @@ use std::process::Command;
 use crate::provision::{once, run, text_of};
 use crate::tools::{skipped, tool};
 
-/// A command that runs `script` with the packages that `package.json` and `package-lock.json` beside it name;
+/// Node, and a copy of `script` that has the packages which `package.json` and `package-lock.json` beside it name;
 /// `None` after saying that the test is skipped.
 ///
 /// # Panics
 /// When it cannot be had and `CI=true`.
 #[must_use]
-pub fn script(script: &Path) -> Option<Command> {
+pub fn script(script: &Path) -> Option<(PathBuf, PathBuf)> {
     let (node, npm) = (tool("node")?, tool("npm")?);
     match install(&npm, script) {
-        Ok(copy) => {
-            let mut command = Command::new(node);
-            command.arg(copy);
-            Some(command)
-        }
+        Ok(copy) => Some((node, copy)),
         Err(why) => {
             skipped(&format!(
                 "the packages of {} cannot be installed: {why}",

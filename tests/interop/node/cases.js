@@ -1,0 +1,214 @@
+// rhea against a broker: one line for each case, `ok NAME (MS ms)` or `FAILED NAME: why`.
+//
+// cases.js WILLING STRICT CASE...
+//
+// WILLING and STRICT are HOST:PORT: the first makes queues on first use, the second knows only `examples`.
+"use strict";
+
+const assert = require("node:assert");
+const rhea = require("rhea");
+
+const SOON_MS = 30_000;
+const [willing, strict, ...names] = process.argv.slice(2);
+
+/** The first of these events, within the time; `fails` are events that must not come before. */
+function once(emitter, event, fails = []) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(`no ${event} came`)), SOON_MS);
+    emitter.once(event, (context) => {
+      clearTimeout(timer);
+      resolve(context);
+    });
+    for (const fail of fails) {
+      emitter.once(fail, (context) => {
+        clearTimeout(timer);
+        const held = context.receiver || context.sender || context.connection;
+        reject(Object.assign(new Error(`${fail}: ${held && held.error}`), { held }));
+      });
+    }
+  });
+}
+
+async function connect(options = {}, address = willing) {
+  const [host, port] = address.split(":");
+  const container = rhea.create_container();
+  const connection = container.connect({ host, port: Number(port), reconnect: false, ...options });
+  await once(connection, "connection_open", ["connection_error", "disconnected"]);
+  return connection;
+}
+
+/** Sends messages one after another; each is accepted. */
+async function send(connection, address, ...messages) {
+  const sender = connection.open_sender({ target: { address } });
+  await once(sender, "sendable", ["sender_error"]);
+  for (const message of messages) {
+    const accepted = once(sender, "accepted", ["rejected", "released", "modified", "sender_error"]);
+    sender.send(message);
+    await accepted;
+  }
+  sender.close();
+}
+
+/** A receiver that is given credit by hand. */
+function receiver(connection, source, options = {}) {
+  const terms = { source, credit_window: 0, autoaccept: false, ...options };
+  return connection.open_receiver(terms);
+}
+
+async function receive(link) {
+  const message = once(link, "message", ["receiver_error", "receiver_close"]);
+  link.add_credit(1);
+  return message;
+}
+
+async function works(connection, address) {
+  await send(connection, address, { body: "works" });
+  const got = await receive(receiver(connection, address));
+  assert.equal(got.message.body, "works");
+  got.delivery.accept();
+}
+
+const cases = {
+  async bodiesArriveAsSent(name) {
+    const connection = await connect();
+    const bodies = ["text", 7, true, null, ["a", 1], { a: 1, b: "c" }, "ß".repeat(5000)];
+    await send(connection, name, ...bodies.map((body) => ({ body, durable: true })));
+    const link = receiver(connection, name);
+    for (const body of bodies) {
+      const { message, delivery } = await receive(link);
+      assert.deepEqual(message.body, body);
+      delivery.accept();
+    }
+  },
+
+  async everyOutcomeDoesWhatItSays(name) {
+    const connection = await connect();
+    await send(connection, name, { body: "1" }, { body: "2" }, { body: "3" }, { body: "4" });
+    const link = receiver(connection, name);
+    (await receive(link)).delivery.accept();
+    (await receive(link)).delivery.reject({ condition: "test:no", description: "no" });
+    let got = await receive(link);
+    assert.equal(got.message.body, "3");
+    got.delivery.release({ delivery_failed: false });
+    got = await receive(link);
+    assert.deepEqual([got.message.body, got.message.delivery_count || 0], ["3", 0]);
+    got.delivery.modified({ delivery_failed: true, undeliverable_here: false });
+    got = await receive(link);
+    assert.deepEqual([got.message.body, got.message.delivery_count], ["3", 1]);
+    got.delivery.accept();
+    got = await receive(link);
+    assert.equal(got.message.body, "4");
+    got.delivery.accept();
+  },
+
+  async aDrainIsAnsweredAfterWhatThereIs(name) {
+    const connection = await connect();
+    await send(connection, name, { body: "1" }, { body: "2" }, { body: "3" });
+    const link = receiver(connection, name);
+    const bodies = [];
+    link.on("message", ({ message }) => bodies.push(message.body));
+    await once(link, "receiver_open");
+    const drained = once(link, "receiver_drained");
+    link.drain = true;
+    link.add_credit(10);
+    await drained;
+    assert.deepEqual(bodies, ["1", "2", "3"]);
+    assert.equal(link.credit, 0);
+  },
+
+  async messagesOfEverySizeKeepTheirOrder(name) {
+    const connection = await connect();
+    const count = 500;
+    const body = (n) => `${n} ` + "x".repeat((n * 7919) % 100_000);
+    const link = receiver(connection, name, { credit_window: 100, autoaccept: true });
+    const all = new Promise((resolve, reject) => {
+      let next = 0;
+      link.on("message", ({ message }) => {
+        if (message.body !== body(next)) reject(new Error(`message ${next} is damaged or out of order`));
+        next += 1;
+        if (next === count) resolve();
+      });
+    });
+    const sender = connection.open_sender({ target: name });
+    let sent = 0;
+    let accepted = 0;
+    sender.on("accepted", () => (accepted += 1));
+    sender.on("sendable", () => {
+      while (sent < count && sender.sendable()) sender.send({ body: body(sent++) });
+    });
+    await all;
+    assert.equal(sent, count);
+    while (accepted < count) await once(sender, "accepted");
+  },
+
+  async aMessageOf16MebibytesArrives(name) {
+    const connection = await connect({ max_frame_size: 32_768 });
+    const body = rhea.message.data_section(Buffer.alloc(16 << 20, "0123456789abcdef"));
+    await send(connection, name, { body });
+    const got = await receive(receiver(connection, name));
+    assert.ok(Buffer.compare(got.message.body.content, body.content) === 0);
+    got.delivery.accept();
+  },
+
+  async fiftySessionsShareOneConnection(name) {
+    const connection = await connect();
+    const links = [];
+    for (let i = 0; i < 50; i++) {
+      const session = connection.create_session();
+      session.begin();
+      links.push(session.open_receiver({ source: `${name}.${i}`, credit_window: 0, autoaccept: false }));
+    }
+    for (let i = 0; i < 50; i++) await send(connection, `${name}.${i}`, { body: i });
+    for (let i = 0; i < 50; i++) assert.equal((await receive(links[i])).message.body, i);
+  },
+
+  async saslPlainEnters(name) {
+    await works(await connect({ username: "user", password: "password" }), name);
+  },
+
+  async saslAnonymousEnters(name) {
+    await works(await connect({ username: "user" }), name);
+  },
+
+  async aClientWithoutSaslEnters(name) {
+    await works(await connect(), name);
+  },
+
+  async anIdleConnectionIsKeptAlive(name) {
+    const connection = await connect({ idle_time_out: 4_000 });
+    let lost = false;
+    connection.on("disconnected", () => (lost = true));
+    await new Promise((resolve) => setTimeout(resolve, 6_000));
+    assert.ok(!lost, "the connection was lost");
+    await works(connection, name);
+  },
+
+  async anUnknownQueueIsRefusedAndTheConnectionLives() {
+    const connection = await connect({}, strict);
+    const link = receiver(connection, "unknown");
+    const { receiver: refused } = await once(link, "receiver_error");
+    assert.equal(refused.error.condition, "amqp:not-found");
+    const sender = connection.open_sender("unknown");
+    const { sender: turned } = await once(sender, "sender_error");
+    assert.equal(turned.error.condition, "amqp:not-found");
+    await works(connection, "examples");
+  },
+};
+
+async function main() {
+  let failed = false;
+  for (const name of names) {
+    const began = Date.now();
+    try {
+      await cases[name](name);
+      console.log(`ok ${name} (${Date.now() - began} ms)`);
+    } catch (error) {
+      failed = true;
+      console.error(error);
+      console.log(`FAILED ${name}: ${error.message}`);
+    }
+  }
+  process.exit(failed ? 1 : 0);
+}
+
+main();

@@ -1,0 +1,36 @@
+//! Apache Qpid Proton for Python. The cases are in `tests/interop/proton_cases.py`.
+
+use std::path::Path;
+
+use daymark_test_support::proton;
+
+use crate::stage::Brokers;
+
+const CASES: &[&str] = &[
+    "bodies_arrive_as_sent",
+    "properties_arrive_as_sent",
+    "an_accepted_message_is_gone",
+    "a_rejected_message_is_gone",
+    "a_released_message_comes_back_uncounted",
+    "a_modified_message_comes_back_counted",
+    "messages_keep_their_order",
+    "presettled_messages_arrive",
+    "a_message_of_16_mebibytes_arrives_in_small_frames",
+    "a_sender_without_address_sends_anywhere",
+    "sasl_anonymous_enters",
+    "sasl_plain_enters",
+    "a_client_without_sasl_enters",
+    "an_idle_connection_is_kept_alive",
+    "an_unknown_queue_is_refused_and_the_connection_lives",
+];
+
+#[test]
+fn proton_finds_what_its_programs_rely_on() {
+    let Some(python) = proton::python() else { return };
+    let brokers = Brokers::new();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/interop/proton_cases.py");
+    let script = script.display().to_string();
+    let arguments = [&[&script[..], &brokers.willing, &brokers.strict], CASES].concat();
+    let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+    brokers.pass(&python, &arguments, CASES);
+}
