@@ -127,6 +127,9 @@ pub(crate) struct NamingArgs {
     /// The data directory: everything acknowledged is in it before it is acknowledged
     #[arg(long, value_name = "DIR", default_value = "daymark-naming")]
     pub(crate) data: PathBuf,
+    /// Limits and storage, as TOML; what it does not name has its default
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Logs and life.
     #[command(flatten)]
     pub(crate) serving: Serving,

@@ -1,6 +1,7 @@
 //! `naming` and `broker`: processes that serve until they are told to stop or can no longer.
 
 use std::io::Read;
+use std::path::Path;
 
 use daymark_broker_server::{BrokerError, BrokerOptions};
 use daymark_client::proto::Role;
@@ -18,10 +19,13 @@ use crate::{logging, provider};
 /// Why the server does not start, or can no longer serve.
 pub(crate) async fn naming(args: NamingArgs) -> Result<(), Failure> {
     begin(&args.serving)?;
-    let options = NamingOptions {
+    let mut options = NamingOptions {
         listen: args.listen,
         ..NamingOptions::new(args.data)
     };
+    if let Some(path) = args.config {
+        configure(&mut options, &path)?;
+    }
     let stop = stop_signal()?;
     let server = Server::start(options).await.map_err(not_started)?;
     print_line(&format!("listening {}", server.local_addr()))?;
@@ -78,6 +82,15 @@ fn broker_ended(error: BrokerError) -> Failure {
         Some(hint) => failure.hint(hint),
         None => failure,
     }
+}
+
+/// Takes what the file says.
+fn configure(options: &mut NamingOptions, path: &Path) -> Result<(), Failure> {
+    let unusable = |why: String| Failure::usage("InvalidConfig", format!("{}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
+    options
+        .configure(&text)
+        .map_err(|error| unusable(error.to_string()))
 }
 
 fn not_started(error: StartError) -> Failure {

@@ -175,6 +175,29 @@ impl Directory {
         messages
     }
 
+    /// A part of what a watch begins with: up to `count` names as they stand, sorted, the first ones or those that
+    /// follow the name `after`. Fewer than `count` are the last ones.
+    #[must_use]
+    pub fn watch_page(&self, name: &Name, scope: Scope, after: Option<&Name>, count: usize) -> Vec<Change> {
+        let standing = |binding: &Arc<Binding>| self.standing(binding);
+        match (scope, after) {
+            (Scope::Object, None) => self.tree.find(name).into_iter().map(standing).collect(),
+            (Scope::Object, Some(_)) => Vec::new(),
+            (Scope::OneLevel, after) => self
+                .tree
+                .children(name, after)
+                .take(count)
+                .map(standing)
+                .collect(),
+            (Scope::Subtree, None) => self.tree.subtree(name).take(count).map(standing).collect(),
+            (Scope::Subtree, Some(after)) => {
+                let rest = self.tree.after(after);
+                let below = rest.take_while(|binding| binding.name.starts_with(name));
+                below.take(count).map(standing).collect()
+            }
+        }
+    }
+
     /// The changes of every revision after `from`, in order, one set for each revision; a set is empty where
     /// the write changed a group and no name.
     ///

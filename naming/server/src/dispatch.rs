@@ -22,6 +22,7 @@ use crate::leases::Leases;
 use crate::mailbox::Mailbox;
 use crate::options::Limits;
 use crate::replica::{Pending, Replica, Standing};
+use crate::room::InputRoom;
 use crate::state::{State, to_json};
 
 /// What a request is answered.
@@ -90,6 +91,7 @@ pub(crate) struct Dispatcher {
     pub(crate) counters: Counters,
     pub(crate) waiters: Semaphore,
     pub(crate) writes: Arc<Semaphore>,
+    pub(crate) input: Arc<InputRoom>,
     pub(crate) stopping: watch::Receiver<bool>,
 }
 

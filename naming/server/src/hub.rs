@@ -13,6 +13,9 @@ use daymark_naming_proto::{Change, ChangeSet, Name, NamingError, Revision, Scope
 use crate::mailbox::{Event, Mailbox};
 use crate::state::State;
 
+/// Names of the state that are taken at a time.
+const PAGE: usize = 256;
+
 /// The watches of this server.
 pub(crate) struct Hub {
     registry: Mutex<Registry>,
@@ -62,7 +65,76 @@ impl Drop for Ticket {
 /// A watch that begins: what comes first, then whatever is in the mailbox.
 pub(crate) struct Watching {
     pub(crate) ticket: Ticket,
-    pub(crate) first: std::vec::IntoIter<WatchMessage>,
+    pub(crate) first: First,
+}
+
+/// What a watch begins with, made as it is asked for: the state of one root and a bookmark, or what was missed.
+pub(crate) struct First(Part);
+
+enum Part {
+    State(Page),
+    Missed(Box<dyn Iterator<Item = WatchMessage> + Send>),
+    Over,
+}
+
+/// A part of the state, and where the next one begins.
+struct Page {
+    root: Arc<Directory>,
+    name: Name,
+    scope: Scope,
+    changes: std::vec::IntoIter<Change>,
+    /// The last name of this part; `None` before the first part.
+    last: Option<Name>,
+    is_last: bool,
+}
+
+impl Iterator for First {
+    type Item = WatchMessage;
+
+    fn next(&mut self) -> Option<WatchMessage> {
+        match &mut self.0 {
+            Part::Over => None,
+            Part::Missed(missed) => missed.next(),
+            Part::State(page) => Some(match page.next() {
+                Some(change) => WatchMessage::State { change },
+                None => {
+                    let revision = page.root.revision();
+                    // The root is not kept beyond its use.
+                    self.0 = Part::Over;
+                    WatchMessage::Bookmark { revision }
+                }
+            }),
+        }
+    }
+}
+
+impl Page {
+    fn first(root: Arc<Directory>, name: Name, scope: Scope) -> Self {
+        Self {
+            root,
+            name,
+            scope,
+            changes: Vec::new().into_iter(),
+            last: None,
+            is_last: false,
+        }
+    }
+
+    fn next(&mut self) -> Option<Change> {
+        if let Some(change) = self.changes.next() {
+            return Some(change);
+        }
+        if self.is_last {
+            return None;
+        }
+        let changes = self
+            .root
+            .watch_page(&self.name, self.scope, self.last.as_ref(), PAGE);
+        self.is_last = changes.len() < PAGE;
+        self.last = changes.last().map(|change| change.name.clone());
+        self.changes = changes.into_iter();
+        self.changes.next()
+    }
 }
 
 impl Registry {
@@ -139,12 +211,12 @@ impl Hub {
     ) -> Result<Watching, NamingError> {
         let (ticket, published) = self.register(name, scope, mailbox)?;
         let first = match from {
-            None => published.watch_state(&ticket.name, scope),
-            Some(from) => resumed(&published, &ticket.name, scope, from)?,
+            None => Part::State(Page::first(published, ticket.name.clone(), scope)),
+            Some(from) => Part::Missed(resumed(&published, ticket.name.clone(), scope, from)?),
         };
         Ok(Watching {
             ticket,
-            first: first.into_iter(),
+            first: First(first),
         })
     }
 
@@ -266,20 +338,22 @@ fn compacted(oldest: Revision) -> Option<Arc<Event>> {
 /// What a watch that resumes has missed.
 fn resumed(
     published: &Directory,
-    name: &Name,
+    name: Name,
     scope: Scope,
     from: Revision,
-) -> Result<Vec<WatchMessage>, NamingError> {
+) -> Result<Box<dyn Iterator<Item = WatchMessage> + Send>, NamingError> {
     let sets = match published.changes_after(from) {
         Ok(sets) => sets,
-        Err(NamingError::Compacted { oldest, .. }) => return Ok(vec![WatchMessage::Compacted { oldest }]),
+        Err(NamingError::Compacted { oldest, .. }) => {
+            return Ok(Box::new(std::iter::once(WatchMessage::Compacted { oldest })));
+        }
         Err(error) => return Err(error),
     };
-    let missed = sets.filter_map(|set| {
+    let missed = sets.filter_map(move |set| {
         let covered = set
             .changes
             .iter()
-            .filter(|change| scope.covers(name, &change.name));
+            .filter(|change| scope.covers(&name, &change.name));
         let changes: Vec<Change> = covered.cloned().collect();
         (!changes.is_empty()).then_some(WatchMessage::Changed {
             revision: set.revision,
@@ -287,7 +361,7 @@ fn resumed(
             spread_ms: 0,
         })
     });
-    Ok(missed.collect())
+    Ok(Box::new(missed))
 }
 
 /// Follows the state and delivers every change, in order. Runs until it is dropped.

@@ -33,13 +33,20 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Reads the identity of a data directory, or makes one. The directory's lock must be held.
-    pub(crate) fn of(data: &Path, limits: Limits) -> Result<Self, StartError> {
+    /// Reads the identity of a data directory, or makes one where nothing was ever written. The directory's lock
+    /// must be held.
+    pub(crate) fn of(data: &Path, limits: Limits, is_new: bool) -> Result<Self, StartError> {
         let path = data.join(FILE);
         match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|error| StartError::Damaged {
                 path,
                 why: error.to_string(),
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_new => Err(StartError::Damaged {
+                path,
+                why: "it is missing beside a log that was written to; without it the log cannot be read as it was \
+                      written"
+                    .to_owned(),
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let identity = Self {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use daymark_naming_core::Directory;
-use daymark_naming_proto::{Binding, Change, ChangeKind, ChangeSet, Name, ObjectKind, Scope, WatchMessage};
+use daymark_naming_proto::{Binding, Change, ChangeKind, ChangeSet, Name, ObjectKind, Scope};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
@@ -25,6 +25,8 @@ const ADMITTED: u32 = 8;
 const REPLY_BYTES: usize = 32;
 /// The head of a kept answer: the lengths of its name and of what stands before its document.
 const HEAD: usize = 3;
+/// Names that are taken from a directory at a time.
+const PAGE: usize = 1_000;
 
 /// The index. Any thread reads it, one writes.
 pub(crate) struct Index {
@@ -178,9 +180,13 @@ impl Index {
         for shard in &self.shards {
             *lock(shard) = Shard::default();
         }
-        for message in directory.watch_state(&Name::root(), Scope::Subtree) {
-            if let WatchMessage::State { change } = message {
-                self.take(&change);
+        let (root, mut after) = (Name::root(), None);
+        loop {
+            let page = directory.watch_page(&root, Scope::Subtree, after.as_ref(), PAGE);
+            page.iter().for_each(|change| self.take(change));
+            match page.last() {
+                Some(last) if page.len() == PAGE => after = Some(last.name.clone()),
+                Some(_) | None => break,
             }
         }
         publish();

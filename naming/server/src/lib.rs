@@ -21,9 +21,10 @@ mod mailbox;
 mod options;
 mod replica;
 mod resp;
+mod room;
 mod server;
 mod state;
 
 pub use error::{StartError, StopReason};
-pub use options::{Limits, NamingOptions, Storage};
+pub use options::{InvalidConfig, Limits, NamingOptions, Storage};
 pub use server::Server;

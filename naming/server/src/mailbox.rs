@@ -4,9 +4,10 @@
 //! is always taken.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use daymark_naming_proto::resp::write_bulk;
 use daymark_naming_proto::{NamingError, Revision, WatchMessage};
 use tokio::sync::Notify;
 
@@ -14,17 +15,22 @@ use crate::state::to_json;
 
 /// What one waiting event counts for beside its document.
 const EVENT_BYTES: usize = 64;
+/// How long a browser pauses before it connects anew, in milliseconds, unless an event says more.
+pub(crate) const RETRY_MS: u64 = 1_000;
 
-/// A message of a watch with its JSON document, shared by everybody it goes to.
+/// A message of a watch, encoded once for each door and shared by everybody it goes to.
 #[derive(Debug)]
 pub(crate) struct Event {
     /// Where a watcher resumes after this event.
-    pub(crate) resume: Option<Revision>,
+    resume: Option<Revision>,
     /// `state`, `bookmark`, `changed` or `compacted`.
-    pub(crate) kind: &'static str,
-    pub(crate) json: Bytes,
+    kind: &'static str,
+    /// The JSON document as a RESP bulk string.
+    pub(crate) bulk: Bytes,
+    /// The event as server-sent events have it, once one of their watchers was told.
+    sent: OnceLock<Bytes>,
     /// How long a browser should pause before it connects anew, in milliseconds, where the event says so.
-    pub(crate) spread_ms: Option<u64>,
+    spread_ms: Option<u64>,
     /// Nothing follows on this watch.
     pub(crate) ends: bool,
 }
@@ -41,13 +47,50 @@ impl Event {
             } => ("changed", Some(*revision), Some(*spread_ms)),
             WatchMessage::Compacted { .. } => ("compacted", None, None),
         };
+        let mut bulk = Vec::new();
+        write_bulk(&to_json(message)?, &mut bulk);
         Ok(Self {
             resume,
             kind,
-            json: to_json(message)?,
+            bulk: bulk.into(),
+            sent: OnceLock::new(),
             spread_ms,
             ends: kind == "compacted",
         })
+    }
+
+    /// The event as server-sent events have it. A watch that was compacted clears the id, so that a browser starts
+    /// anew from the current state.
+    pub(crate) fn sent(&self) -> &Bytes {
+        self.sent.get_or_init(|| {
+            let mut text = Vec::with_capacity(self.bulk.len() + EVENT_BYTES);
+            match self.resume {
+                Some(revision) => text.extend(format!("id: {revision}\n").bytes()),
+                None if self.ends => text.extend(b"id:\n"),
+                None => {}
+            }
+            if let Some(spread_ms) = self.spread_ms.filter(|spread_ms| *spread_ms > RETRY_MS) {
+                text.extend(format!("retry: {spread_ms}\n").bytes());
+            }
+            text.extend(format!("event: {}\ndata: ", self.kind).bytes());
+            text.extend(self.json());
+            text.extend(b"\n\n");
+            text.into()
+        })
+    }
+
+    /// The document within its bulk string.
+    fn json(&self) -> &[u8] {
+        let head = self
+            .bulk
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .map_or(0, |end| end + 1);
+        self.bulk[head..].strip_suffix(b"\r\n").unwrap_or_default()
+    }
+
+    const fn size(&self) -> usize {
+        self.bulk.len() + EVENT_BYTES
     }
 }
 
@@ -84,7 +127,7 @@ impl Mailbox {
 
     /// Adds an event of a watch.
     pub(crate) fn push(&self, watch: u64, event: &Arc<Event>) -> Result<(), Full> {
-        let size = event.json.len() + EVENT_BYTES;
+        let size = event.size();
         let mut waiting = self.waiting();
         if !event.ends && waiting.bytes + size > self.bytes_max {
             return Err(Full);
@@ -100,7 +143,7 @@ impl Mailbox {
     pub(crate) fn pop(&self) -> Option<(u64, Arc<Event>)> {
         let mut waiting = self.waiting();
         let (watch, event) = waiting.events.pop_front()?;
-        waiting.bytes -= event.json.len() + EVENT_BYTES;
+        waiting.bytes -= event.size();
         Some((watch, event))
     }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use daymark_naming_proto::{DEFAULT_PORT, Endpoint};
+use serde::{Deserialize, Deserializer, de};
 
 /// How a naming server runs.
 #[derive(Clone, Debug)]
@@ -36,10 +37,48 @@ impl NamingOptions {
             storage: Storage::default(),
         }
     }
+
+    /// Takes limits and storage from a TOML text with the tables `limits`, `directory` and `storage`, whose keys are
+    /// the fields of [`Limits`], of the directory's limits and of [`Storage`]; times are texts such as `"10s"` or
+    /// `"500ms"`. What it does not name has its default. The directory keeps the limits it was made with.
+    ///
+    /// # Errors
+    /// `InvalidConfig` with the place: an unknown key, a value that cannot be one, or a limit that nothing fits in.
+    pub fn configure(&mut self, text: &str) -> Result<(), InvalidConfig> {
+        let refused = |error: toml::de::Error| InvalidConfig(error.to_string().trim_end().to_owned());
+        let file: File = toml::from_str(text).map_err(refused)?;
+        file.limits.check()?;
+        self.limits = file.limits;
+        self.directory = file.directory;
+        self.storage = file.storage;
+        Ok(())
+    }
+}
+
+/// A configuration that cannot be used: where and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidConfig(String);
+
+/// A configuration file.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    limits: Limits,
+    directory: daymark_naming_core::Limits,
+    storage: Storage,
+}
+
+/// A time with its unit.
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let milliseconds = crate::http::milliseconds(&text).map_err(de::Error::custom)?;
+    Ok(Duration::from_millis(milliseconds))
 }
 
 /// What one peer, and all peers together, may take. Every limit has an error of its own when it is hit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Connections at a time, over both doors. Default 20,000. One more is told so and closed. The server raises
     /// the process's limit of open files for them, and permits fewer where the hard limit is lower.
@@ -53,18 +92,26 @@ pub struct Limits {
     pub arguments_max: usize,
     /// How long the first bytes, the head of an HTTP request, its body, or the rest of a RESP command that
     /// has begun may take. It also ends an HTTP/1.1 connection nobody asks anything on. Default 10 s.
+    #[serde(deserialize_with = "duration")]
     pub header_timeout: Duration,
     /// How long a RESP connection without a watch may be silent. Default 10 minutes.
+    #[serde(deserialize_with = "duration")]
     pub idle_timeout: Duration,
     /// How long a peer may refuse to read what it asked for. Default 30 s.
+    #[serde(deserialize_with = "duration")]
     pub stall_timeout: Duration,
+    /// Bytes of requests that are not whole yet, of all connections together, beyond 16 KiB for each connection.
+    /// Default 256 MiB. A request for which there is no room is refused, and a RESP connection ends with it.
+    pub input_bytes_max: usize,
     /// How long a write may take to become durable before its outcome is unknown, and how long a strong read
     /// may take. Default 10 s.
+    #[serde(deserialize_with = "duration")]
     pub write_timeout: Duration,
     /// Bytes of the writes that are under way at a time, over both doors. Default 256 MiB. One more is answered
     /// `ServiceUnavailable`: it was not stored, and may be repeated.
     pub write_bytes_max: usize,
     /// The longest a lookup waits for a name to be bound, whatever it asks for. Default 60 s.
+    #[serde(deserialize_with = "duration")]
     pub wait_max: Duration,
     /// Lookups that wait at a time. Default 10,000.
     pub waiters_max: usize,
@@ -79,9 +126,45 @@ pub struct Limits {
     /// them is encoded anew.
     pub reply_bytes_max: usize,
     /// How often a silent HTTP watch gets a comment, so that both sides notice a dead connection. Default 15 s.
+    #[serde(deserialize_with = "duration")]
     pub keepalive: Duration,
-    /// How long a stopping server waits for answers under way. Default 2 s.
+    /// How long a stopping server waits for answers under way, then for its replica, then for its disk. Default 2 s
+    /// each.
+    #[serde(deserialize_with = "duration")]
     pub stop_timeout: Duration,
+}
+
+impl Limits {
+    /// Refuses limits that nothing fits in.
+    fn check(&self) -> Result<(), InvalidConfig> {
+        let counts = [
+            ("connections_max", self.connections_max, 1),
+            ("request_bytes_max", self.request_bytes_max, 4 << 10),
+            ("arguments_max", self.arguments_max, 16),
+            ("write_bytes_max", self.write_bytes_max, self.request_bytes_max),
+            ("watch_buffer_bytes_max", self.watch_buffer_bytes_max, 4 << 10),
+        ];
+        for (name, given, least) in counts {
+            if given < least {
+                return Err(InvalidConfig(format!(
+                    "limits.{name} is {given}: at least {least} is needed"
+                )));
+            }
+        }
+        let times = [
+            ("header_timeout", self.header_timeout),
+            ("idle_timeout", self.idle_timeout),
+            ("stall_timeout", self.stall_timeout),
+            ("write_timeout", self.write_timeout),
+            ("keepalive", self.keepalive),
+        ];
+        match times.iter().find(|(_, given)| given.is_zero()) {
+            Some((name, _)) => Err(InvalidConfig(format!(
+                "limits.{name} is 0: nothing could be in time"
+            ))),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -94,6 +177,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(600),
             stall_timeout: Duration::from_secs(30),
+            input_bytes_max: 256 << 20,
             write_timeout: Duration::from_secs(10),
             write_bytes_max: 256 << 20,
             wait_max: Duration::from_secs(60),
@@ -109,7 +193,8 @@ impl Default for Limits {
 }
 
 /// How the log is kept and compacted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Storage {
     /// Size of one journal segment in bytes. Default 16 MiB.
     pub segment_bytes: u64,
@@ -130,6 +215,48 @@ impl Default for Storage {
             snapshot_writes: 50_000,
             snapshot_log_bytes: 64 << 20,
             entries_kept: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configured(text: &str) -> Result<NamingOptions, String> {
+        let mut options = NamingOptions::new("data");
+        let done = options.configure(text);
+        done.map(|()| options).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_configuration_names_what_differs_from_the_defaults() {
+        let text = "[limits]\nwatches_max = 7\nidle_timeout = \"2m\"\n[directory]\nnames_max = 9\n[storage]\nsnapshot_writes = 3";
+        let options = configured(text).expect("a configuration");
+        assert_eq!(options.limits.watches_max, 7);
+        assert_eq!(options.limits.idle_timeout, Duration::from_secs(120));
+        assert_eq!(
+            (options.directory.names_max, options.storage.snapshot_writes),
+            (9, 3)
+        );
+        assert_eq!(options.limits.connections_max, Limits::default().connections_max);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        for (text, named) in [
+            ("[limits]\nstray = 1", "stray"),
+            ("[stray]", "stray"),
+            ("[directory]\nstray = 1", "stray"),
+            ("[storage]\nstray = 1", "stray"),
+            ("[limits]\nidle_timeout = 10", "idle_timeout"),
+            ("[limits]\nidle_timeout = \"10\"", "duration"),
+            ("[limits]\nheader_timeout = \"0s\"", "header_timeout"),
+            ("[limits]\nconnections_max = 0", "connections_max"),
+            ("[limits]\nwrite_bytes_max = 5000", "write_bytes_max"),
+        ] {
+            let error = configured(text).expect_err(text);
+            assert!(error.contains(named), "{text}: {error}");
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::hub::{self, Hub};
 use crate::leases;
 use crate::options::{Limits, NamingOptions};
 use crate::replica::{self, Replica, Started};
+use crate::room::InputRoom;
 
 /// Connections the system may hold ready for us.
 const BACKLOG: i32 = 1024;
@@ -74,6 +75,7 @@ impl Server {
             identity,
             waiters: Semaphore::new(options.limits.waiters_max),
             writes: room_for_writes(options.limits.write_bytes_max),
+            input: InputRoom::new(options.limits.input_bytes_max),
             limits: options.limits,
             counters: Counters::default(),
             stopping,
@@ -126,7 +128,9 @@ impl Server {
     }
 
     /// Stops: no connection is accepted any more, answers under way are finished within
-    /// `Limits::stop_timeout`, the data directory is released.
+    /// `Limits::stop_timeout`, then the data directory is released. Neither the replica nor the disk is waited for
+    /// longer than that again each; where the disk does not answer, the directory stays locked until the process
+    /// ends.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
         self.dispatcher.hub.close();
@@ -138,7 +142,8 @@ impl Server {
         for helper in self.helpers.drain(..) {
             helper.abort();
         }
-        self.dispatcher.replica.stop().await;
+        let limit = self.dispatcher.limits.stop_timeout;
+        self.dispatcher.replica.stop(limit).await;
     }
 }
 

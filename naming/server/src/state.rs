@@ -21,6 +21,22 @@ pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> Result<Bytes, NamingErr
         })
 }
 
+/// Appends a number in decimal digits.
+pub(crate) fn push_number(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        // A digit is below ten.
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
 /// Where the apply task puts each new root and everybody else reads it.
 pub(crate) struct State {
     current: ArcSwap<Directory>,
@@ -88,5 +104,19 @@ impl State {
     /// Tells of each new revision.
     pub(crate) fn revisions(&self) -> watch::Receiver<Revision> {
         self.revision.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::push_number;
+
+    #[test]
+    fn numbers_are_written_as_they_are() {
+        for number in [0, 7, 10, 12_345, u64::MAX] {
+            let mut out = Vec::new();
+            push_number(&mut out, number);
+            assert_eq!(out, number.to_string().as_bytes());
+        }
     }
 }

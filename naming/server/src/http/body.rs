@@ -1,7 +1,7 @@
 //! Bodies of HTTP requests: bounded in bytes and time, JSON, no unknown keys.
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use daymark_naming_proto::{
     Attributes, Epoch, Evidence, Export, FailoverReport, JoinRequest, LeaseId, MemberName, Name, NamingError,
     Object, WithdrawReason,
@@ -13,29 +13,48 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::problem::Problem;
-use crate::options::Limits;
+use crate::dispatch::Dispatcher;
+use crate::room::Share;
 
 /// Reads a body.
 ///
 /// # Errors
 /// 413 when it is too large, 408 when it does not arrive in time, 400 when it breaks off.
-pub(super) async fn read(body: Body, limits: &Limits) -> Result<Bytes, Problem> {
-    let collecting = Limited::new(body, limits.request_bytes_max).collect();
+pub(super) async fn read(body: Body, dispatcher: &Dispatcher) -> Result<Bytes, Problem> {
+    let limits = &dispatcher.limits;
+    let mut share = dispatcher.input.share();
+    let collecting = collect(body, limits.request_bytes_max, &mut share);
     match tokio::time::timeout(limits.header_timeout, collecting).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::with(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            NamingError::LimitExceeded {
-                what: "bytes of a request body".to_owned(),
-                limit: limits.request_bytes_max as u64,
-            },
-        )),
-        Ok(Err(error)) => Err(NamingError::invalid(format!("the body breaks off: {error}")).into()),
+        Ok(collected) => collected,
         Err(_) => Err(Problem::with(
             StatusCode::REQUEST_TIMEOUT,
             NamingError::invalid("the body did not arrive in time"),
         )),
     }
+}
+
+async fn collect(body: Body, limit: usize, share: &mut Share) -> Result<Bytes, Problem> {
+    let mut body = Limited::new(body, limit);
+    let mut content = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                let what = "bytes of a request body".to_owned();
+                let limit = limit as u64;
+                Problem::with(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    NamingError::LimitExceeded { what, limit },
+                )
+            } else {
+                NamingError::invalid(format!("the body breaks off: {error}")).into()
+            }
+        })?;
+        if let Ok(data) = frame.into_data() {
+            share.hold(content.len() + data.len())?;
+            content.extend_from_slice(&data);
+        }
+    }
+    Ok(content.freeze())
 }
 
 /// A JSON body.

@@ -157,7 +157,7 @@ impl Call {
     /// As `body::read`.
     pub(super) async fn content(&mut self) -> Result<Bytes, Problem> {
         let content = std::mem::replace(&mut self.body, Body::empty());
-        body::read(content, &self.dispatcher.limits).await
+        body::read(content, &self.dispatcher).await
     }
 
     /// The body as a JSON document, with its length.

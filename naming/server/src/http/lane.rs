@@ -18,6 +18,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::text::decoded;
 use super::{CLUSTER_ID, REVISION, TERM};
 use crate::dispatch::{Counters, Dispatcher};
+use crate::room::Share;
+use crate::state::push_number;
 
 /// Headers of one request beyond which the router reads it.
 const HEADERS_MAX: usize = 32;
@@ -60,6 +62,7 @@ pub(super) async fn serve(
         out: Vec::new(),
         common: Common::default(),
         heard: Instant::now(),
+        share: dispatcher.input.share(),
     };
     let is_over = lane.run().await?;
     Ok((!is_over).then(|| (lane.stream, lane.input.freeze())))
@@ -73,6 +76,8 @@ struct Lane<'a> {
     common: Common,
     /// When the head that is awaited began, or the last one was answered.
     heard: Instant,
+    /// Its part of the room for requests that are not whole.
+    share: Share,
 }
 
 impl Lane<'_> {
@@ -91,6 +96,9 @@ impl Lane<'_> {
             }
             if self.input.is_empty() && self.input.capacity() > FLUSH_BYTES {
                 self.input = BytesMut::new();
+            }
+            if self.share.hold(self.input.len() + READ_BYTES).is_err() {
+                return Ok(true);
             }
             self.input.reserve(READ_BYTES);
             let waiting = !self.input.is_empty();
@@ -222,21 +230,6 @@ fn push_header(out: &mut Vec<u8>, name: &HeaderName, value: u64) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn push_number(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        // A digit is below ten.
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
 /// What the heads of all answers share for a second.
 #[derive(Default)]
 struct Common {
@@ -313,15 +306,6 @@ mod tests {
         let whole = "GET /v1/names/a HTTP/1.1\r\nHost: h\r\n\r\n";
         for cut in 0..whole.len() {
             assert!(matches!(next(&whole.as_bytes()[..cut]), Next::Begun), "{cut}");
-        }
-    }
-
-    #[test]
-    fn numbers_are_written_as_they_are() {
-        for number in [0, 7, 10, 12_345, u64::MAX] {
-            let mut out = Vec::new();
-            push_number(&mut out, number);
-            assert_eq!(out, number.to_string().as_bytes());
         }
     }
 }

@@ -36,6 +36,7 @@ use tokio::net::TcpStream;
 use tower::ServiceExt;
 
 use self::prefixed::Prefixed;
+pub(crate) use self::text::milliseconds;
 use crate::dispatch::{Counters, Dispatcher};
 
 /// The revision of the state that was read or written.

@@ -75,7 +75,7 @@ pub(super) fn text_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<O
 ///
 /// # Errors
 /// `InvalidRequest`.
-pub(super) fn milliseconds(text: &str) -> Result<u64, NamingError> {
+pub(crate) fn milliseconds(text: &str) -> Result<u64, NamingError> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let factor = match unit {

@@ -4,7 +4,6 @@
 //! was compacted clears the id, so that the browser starts anew from the current state.
 
 use std::convert::Infallible;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +14,8 @@ use futures_util::stream;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 
 use crate::hub::Watching;
-use crate::mailbox::{Event, Mailbox};
+use crate::mailbox::{Event, Mailbox, RETRY_MS};
 
-/// How long a browser pauses before it connects anew, unless an event says more.
-const RETRY_MS: u64 = 1_000;
 /// Events that leave in one piece.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -28,7 +25,7 @@ pub(super) fn response(watching: Watching, mailbox: Arc<Mailbox>, keepalive: Dur
         watching,
         mailbox,
         keepalive,
-        piece: format!("retry: {RETRY_MS}\n\n"),
+        piece: format!("retry: {RETRY_MS}\n\n").into_bytes(),
         over: false,
     };
     let pieces = stream::unfold(told, |mut told| async {
@@ -46,7 +43,7 @@ struct Told {
     watching: Watching,
     mailbox: Arc<Mailbox>,
     keepalive: Duration,
-    piece: String,
+    piece: Vec<u8>,
     over: bool,
 }
 
@@ -89,19 +86,7 @@ impl Told {
     }
 
     fn add(&mut self, event: &Event) {
-        let piece = &mut self.piece;
-        match event.resume {
-            Some(revision) => {
-                let _ = writeln!(piece, "id: {revision}");
-            }
-            None if event.ends => piece.push_str("id:\n"),
-            None => {}
-        }
-        if let Some(spread_ms) = event.spread_ms.filter(|spread_ms| *spread_ms > RETRY_MS) {
-            let _ = writeln!(piece, "retry: {spread_ms}");
-        }
-        let json = String::from_utf8_lossy(&event.json);
-        let _ = write!(piece, "event: {}\ndata: {json}\n\n", event.kind);
+        self.piece.extend_from_slice(event.sent());
         self.over = event.ends;
     }
 }

@@ -115,7 +115,7 @@ pub(crate) async fn start(options: &NamingOptions) -> Result<Started, StartError
         write_timeout: options.limits.write_timeout,
     };
     if let Err(error) = replica.lead().await {
-        replica.stop().await;
+        replica.stop(options.limits.stop_timeout).await;
         return Err(error);
     }
     leases.restart(Instant::now());
@@ -146,7 +146,7 @@ fn open(options: &NamingOptions) -> Result<Opened, StartError> {
         ..daymark_journal::Options::default()
     };
     let locked = Locked::acquire(&data.join("log"), &Holder::here("naming"), journal_options)?;
-    let identity = Identity::of(data, options.directory)?;
+    let identity = Identity::of(data, options.directory, locked.epoch() == 0)?;
     let snapshots_dir = data.join("snapshots");
     let snapshots = SnapshotDir::open(snapshots_dir.clone()).map_err(|source| StartError::DataDirectory {
         path: snapshots_dir,
@@ -330,17 +330,23 @@ impl Replica {
         }
     }
 
-    /// Stops for good. What was acknowledged is durable already.
-    pub(crate) async fn stop(&self) {
-        if let Err(error) = self.raft.shutdown().await {
-            tracing::warn!(%error, "the replica did not end well");
+    /// Stops for good, within `limit`: a disk that does not answer holds nobody up. What was acknowledged is
+    /// durable already.
+    pub(crate) async fn stop(&self, limit: Duration) {
+        match timeout(limit, self.raft.shutdown()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the replica did not end well"),
+            Err(_) => tracing::warn!(?limit, "the replica did not end in time"),
         }
         let releasing = self.clone();
-        if tokio::task::spawn_blocking(move || releasing.release())
-            .await
-            .is_err()
-        {
-            tracing::warn!("the journal did not close");
+        let released = tokio::task::spawn_blocking(move || releasing.release());
+        match timeout(limit, released).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => tracing::warn!("the journal did not close"),
+            Err(_) => tracing::warn!(
+                ?limit,
+                "the disk did not answer in time: the data directory stays locked"
+            ),
         }
     }
 

@@ -15,12 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use daymark_naming_proto::NamingError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use self::session::Session;
 use crate::dispatch::Dispatcher;
+use crate::room::Share;
 
 /// Room that a read wants at least.
 const READ_BYTES: usize = 4 << 10;
@@ -72,6 +74,7 @@ pub(crate) async fn serve(stream: TcpStream, input: BytesMut, dispatcher: Arc<Di
         input,
         begun: None,
         heard: Instant::now(),
+        share: dispatcher.input.share(),
         dispatcher,
     };
     connection.run().await
@@ -85,6 +88,8 @@ struct Connection {
     begun: Option<Instant>,
     /// When something was last heard or told.
     heard: Instant,
+    /// Its part of the room for requests that are not whole.
+    share: Share,
     dispatcher: Arc<Dispatcher>,
 }
 
@@ -101,7 +106,11 @@ impl Connection {
             if dispatcher.is_stopping() {
                 return self.part("this server stops").await;
             }
-            self.make_room();
+            if let Err(error) = self.make_room() {
+                self.session.refuse(&error);
+                self.session.flush(&mut self.wire).await?;
+                return self.wire.stream.shutdown().await;
+            }
             // An alarm that is early is set again when it rings; only one that is late is set at once.
             let (deadline, why) = self.deadline();
             if deadline < alarm.deadline() {
@@ -153,12 +162,14 @@ impl Connection {
         self.session.flush(&mut self.wire).await
     }
 
-    fn make_room(&mut self) {
+    fn make_room(&mut self) -> Result<(), NamingError> {
         if self.input.is_empty() && self.input.capacity() > KEPT_BYTES {
             self.input = BytesMut::new();
         }
         let wanted = READ_BYTES.max(self.input.len().min(KEPT_BYTES));
+        self.share.hold(self.input.len() + wanted)?;
         self.input.reserve(wanted);
+        Ok(())
     }
 
     /// Until when the peer may be silent, and what it hears then.

@@ -14,6 +14,7 @@ use crate::dispatch::{Answer, Begun, Counters, Dispatcher};
 use crate::hub::Ticket;
 use crate::identity::new_op;
 use crate::mailbox::{Event, Mailbox};
+use crate::state::push_number;
 
 /// Writes of one connection that may be under way together.
 const PENDING_MAX: usize = 1024;
@@ -139,6 +140,12 @@ impl Session {
         self.error(&NamingError::ServiceUnavailable {
             reason: format!("connection closed: {why}"),
         });
+        self.over = true;
+    }
+
+    /// The last words to a peer for whose command there is no room.
+    pub(super) fn refuse(&mut self, error: &NamingError) {
+        self.error(error);
         self.over = true;
     }
 
@@ -368,9 +375,9 @@ impl Session {
 
     fn push(&mut self, id: u64, event: &Event) {
         self.out.extend_from_slice(b">3\r\n$5\r\nwatch\r\n:");
-        self.out.extend_from_slice(id.to_string().as_bytes());
+        push_number(&mut self.out, id);
         self.out.extend_from_slice(b"\r\n");
-        write_bulk(&event.json, &mut self.out);
+        self.out.extend_from_slice(&event.bulk);
         if event.ends {
             self.watches.remove(&id);
         }

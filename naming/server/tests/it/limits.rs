@@ -203,3 +203,34 @@ async fn a_peer_that_does_not_read_its_http_answers_is_let_go() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_are_not_whole_have_one_room_together_and_short_ones_always_fit() {
+    let naming = Naming::start_with(|options| options.limits.input_bytes_max = 64 << 10).await;
+    let half = format!(
+        "*3\r\n$4\r\nBIND\r\n$1\r\nq\r\n$1000000\r\n{}",
+        "x".repeat(60 << 10)
+    );
+    let (mut first, mut second) = (naming.resp().await, naming.resp().await);
+    for waiting in [&mut first, &mut second] {
+        // Whoever is refused while it still sends is reset.
+        let _ = waiting.stream.write_all(half.as_bytes()).await;
+    }
+    let refused = soon("a refusal", async {
+        tokio::select! {
+            refused = first.reply() => refused,
+            refused = second.reply() => refused,
+        }
+    });
+    if let Some(refused) = refused.await {
+        let is_limit =
+            matches!(&refused, Frame::Error(error) if error.starts_with("LIMITEXCEEDED bytes of requests"));
+        assert!(is_limit, "{refused:?}");
+    }
+    assert_eq!(
+        naming.resp().await.ask(&["PING"]).await,
+        Frame::Simple("PONG".into())
+    );
+    naming.http("POST", "/v1/names/small", &queue("q")).await;
+    assert_eq!(naming.lookup("small").await["name"], "small");
+}

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod durability;
+mod histories;
 mod leases;
 mod limits;
 mod routes;

@@ -88,6 +88,25 @@ async fn a_damaged_identity_is_not_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_without_its_identity_is_refused_and_not_given_another_one() {
+    let naming = Naming::start().await;
+    let Naming { server, data } = naming;
+    soon("stop", server.stop()).await;
+    let identity = data.path().join("cluster.json");
+    let kept = std::fs::read(&identity).expect("an identity");
+    std::fs::remove_file(&identity).expect("removed");
+    let error = refused(options(data.path())).await;
+    assert!(
+        matches!(&error, StartError::Damaged { path, .. } if path.ends_with("cluster.json")),
+        "{error:?}"
+    );
+    assert!(!identity.exists(), "nothing was made up");
+    std::fs::write(&identity, kept).expect("put back");
+    let again = soon("start", Server::start(options(data.path()))).await;
+    soon("stop", again.expect("a server").stop()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_snapshot_is_named_and_not_served() {
     let naming = Naming::start_with(|options| {
         options.storage.snapshot_writes = 20;
