@@ -17,7 +17,7 @@ const SESSION: &[(&str, &str)] = &[
     ("ERRORS", "JSON|TEXT"),
     ("UNWATCH", "id"),
     ("HELP", ""),
-    ("COMMAND", "[COUNT|DOCS]"),
+    ("COMMAND", "[COUNT|LIST|DOCS|INFO] [verb]"),
     ("QUIT", ""),
 ];
 
@@ -76,18 +76,32 @@ pub(super) fn help() -> Frame {
     Frame::Array(verbs().map(line).collect())
 }
 
-/// The answer to `COMMAND`, in the shape that Redis tools expect.
-pub(super) fn command(sub: &str) -> Frame {
+/// The answer to `COMMAND`, in the shape that Redis tools expect; `asked` are the verbs asked for, all where there
+/// are none. A verb of two words may have a bar between them, as Redis writes it.
+pub(super) fn command(sub: &str, asked: &[String]) -> Frame {
+    let is_asked = |verb: &str| asked.is_empty() || asked.iter().any(|asked| asked.replace('|', " ") == verb);
+    let chosen = || verbs().filter(|(verb, _)| is_asked(verb));
     match sub {
         "COUNT" => number(verbs().count() as u64),
+        "LIST" => Frame::Array(verbs().map(|(verb, _)| text(verb.to_ascii_lowercase())).collect()),
         "DOCS" => Frame::Map(
-            verbs()
+            chosen()
                 .map(|(verb, arguments)| (text(verb), doc(verb, arguments)))
                 .collect(),
         ),
-        "" | "INFO" => Frame::Array(verbs().map(|(verb, _)| entry(verb)).collect()),
-        _ => Frame::Array(Vec::new()),
+        "" => Frame::Array(verbs().map(|(verb, _)| entry(verb)).collect()),
+        "INFO" if asked.is_empty() => Frame::Array(verbs().map(|(verb, _)| entry(verb)).collect()),
+        "INFO" => Frame::Array(asked.iter().map(|asked| known(asked)).collect()),
+        _ => Frame::Error(format!("NOTSUPPORTED COMMAND {sub}: COUNT, LIST, DOCS or INFO")),
     }
+}
+
+/// What `COMMAND INFO` says of one verb; null for one that is not there.
+fn known(asked: &str) -> Frame {
+    let asked = asked.replace('|', " ");
+    verbs()
+        .find(|(verb, _)| *verb == asked)
+        .map_or(Frame::Null, |(verb, _)| entry(verb))
 }
 
 /// Name, arity (any), flags, and the positions of keys (none).

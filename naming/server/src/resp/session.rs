@@ -278,7 +278,7 @@ impl Session {
             Own::Echo { message } => Frame::Bulk(message.to_vec().into()),
             Own::Info => info::info(&self.dispatcher),
             Own::Help => info::help(),
-            Own::Command { sub } => info::command(&sub),
+            Own::Command { sub, verbs } => info::command(&sub, &verbs),
             Own::Errors { json } => {
                 self.json_errors = json;
                 Frame::Simple("OK".to_owned())

@@ -24,8 +24,8 @@ pub(super) enum Own<'a> {
     Quit,
     /// `HELP`
     Help,
-    /// `COMMAND [COUNT|DOCS|…]`
-    Command { sub: String },
+    /// `COMMAND [COUNT|LIST|DOCS [verb …]|INFO [verb …]]`
+    Command { sub: String, verbs: Vec<String> },
     /// `ERRORS JSON|TEXT`
     Errors { json: bool },
     /// `UNWATCH id`
@@ -68,7 +68,10 @@ impl<'a> Own<'a> {
             ("LEASE", 2) if word(1) == "LIST" => Self::Leases,
             ("QUIT", 1) => Self::Quit,
             ("HELP", _) => Self::Help,
-            ("COMMAND", _) => Self::Command { sub: word(1) },
+            ("COMMAND", count) => Self::Command {
+                sub: word(1),
+                verbs: (2..count).map(word).collect(),
+            },
             ("ERRORS", 2) if word(1) == "JSON" => Self::Errors { json: true },
             ("ERRORS", 2) if word(1) == "TEXT" => Self::Errors { json: false },
             ("ERRORS", _) => return Err(NamingError::invalid("ERRORS JSON or ERRORS TEXT")),

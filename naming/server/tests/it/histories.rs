@@ -193,7 +193,7 @@ async fn write(resp: &mut Resp, random: &mut fastrand::Rng, state: &mut State, c
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_history_is_ordered_unique_complete_and_whole_whatever_watchers_do() {
-    const WRITES: u64 = 600;
+    const WRITES: u64 = 300;
     let seed = match std::env::var("DAYMARK_NAMING_TEST_SEED") {
         Ok(text) => text.parse().expect("a number"),
         Err(_) => fastrand::u64(..),

@@ -331,3 +331,40 @@ async fn http_2_is_spoken_on_the_same_port() {
         .expect("a frame");
     assert_eq!(head[3], SETTINGS);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tools_ask_for_single_commands_and_unknown_ones_are_none() {
+    let naming = Naming::start().await;
+    let mut resp = naming.resp3().await;
+    let Frame::Array(found) = resp
+        .ask(&["COMMAND", "INFO", "lookup", "get", "group|list"])
+        .await
+    else {
+        panic!("no array");
+    };
+    let names: Vec<Option<Frame>> = found
+        .into_iter()
+        .map(|entry| match entry {
+            Frame::Array(parts) => parts.into_iter().next(),
+            Frame::Null => None,
+            Frame::Simple(_)
+            | Frame::Error(_)
+            | Frame::Integer(_)
+            | Frame::Bulk(_)
+            | Frame::Boolean(_)
+            | Frame::Double(_)
+            | Frame::Map(_)
+            | Frame::Push(_) => panic!("{entry:?} describes no command"),
+        })
+        .collect();
+    let bulk = |text: &'static str| Some(Frame::Bulk(text.as_bytes().into()));
+    assert_eq!(names, [bulk("lookup"), None, bulk("group list")]);
+    let Frame::Map(docs) = resp.ask(&["COMMAND", "DOCS", "rebind", "get"]).await else {
+        panic!("no map");
+    };
+    assert_eq!(docs.len(), 1);
+    assert_eq!(
+        resp.error(&["COMMAND", "GETKEYS", "lookup", "x"]).await.0,
+        "NOTSUPPORTED"
+    );
+}
