@@ -1,5 +1,5 @@
 //! The queues against what is promised of them, under random events, slow stores and crashes:
-//! nothing lost, nothing doubled, order kept, credit never exceeded.
+//! nothing lost, nothing doubled, order kept, credit never exceeded, transactions whole or not at all.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use daymark_broker_core::queues::{
     Action, Arrival, ConsumerId, ConsumerOptions, Delivery, DuplicateId, Limits, MessageRef, OwnerId,
-    Positions, ProducerId, QueueLimits, QueueSettings, Queues, Recovery, Settlement, WhenFull,
+    Positions, ProducerId, QueueLimits, QueueSettings, Queues, Recovery, Settlement, TransactionId, WhenFull,
 };
 use proptest::prelude::*;
 
@@ -38,6 +38,21 @@ enum Step {
         queue: usize,
         nth: usize,
         how: Settlement,
+    },
+    PublishInTransaction {
+        connection: usize,
+        queue: usize,
+        durable: bool,
+        priority: u8,
+    },
+    AcceptInTransaction {
+        connection: usize,
+        queue: usize,
+        nth: usize,
+    },
+    Discharge {
+        connection: usize,
+        commit: bool,
     },
     Take {
         connection: usize,
@@ -73,6 +88,13 @@ fn step() -> impl Strategy<Value = Step> {
         ),
         15 => (connection.clone(), queue.clone(), 0..6u32, prop::bool::weighted(0.2))
             .prop_map(|(connection, queue, credit, drain)| Step::Credit { connection, queue, credit, drain }),
+        8 => (connection.clone(), queue.clone(), any::<bool>(), 3..6u8).prop_map(
+            |(connection, queue, durable, priority)| Step::PublishInTransaction { connection, queue, durable, priority }
+        ),
+        6 => (connection.clone(), queue.clone(), 0..4usize)
+            .prop_map(|(connection, queue, nth)| Step::AcceptInTransaction { connection, queue, nth }),
+        5 => (connection.clone(), prop::bool::weighted(0.7))
+            .prop_map(|(connection, commit)| Step::Discharge { connection, commit }),
         30 => (connection.clone(), queue, 0..4usize, how)
             .prop_map(|(connection, queue, nth, how)| Step::Settle { connection, queue, nth, how }),
         25 => connection.clone().prop_map(|connection| Step::Take { connection }),
@@ -116,6 +138,8 @@ struct Fate {
     out: bool,
     /// It was in memory only when the broker crashed, or was never acknowledged: it may be missing.
     may_be_lost: bool,
+    /// It came with a transaction.
+    transacted: bool,
     /// A consumer settled it before a crash, without hearing that this would last.
     may_be_done: bool,
 }
@@ -124,10 +148,18 @@ struct ConsumerSide {
     id: ConsumerId,
     credit: i64,
     held: Vec<(MessageRef, u64)>,
-    last_first_delivery: BTreeMap<u8, u64>,
+    last_first_delivery: BTreeMap<u8, usize>,
+}
+
+/// What one transaction did, by the numbers of the messages.
+#[derive(Clone, Default)]
+struct Work {
+    published: Vec<u64>,
+    accepted: Vec<u64>,
 }
 
 struct Connection {
+    transaction: Option<(TransactionId, Work)>,
     owner: OwnerId,
     producers: Vec<(ProducerId, u32)>,
     consumers: Vec<ConsumerSide>,
@@ -141,6 +173,11 @@ struct World {
     priorities: BTreeMap<u64, u8>,
     sent: BTreeMap<u64, Sent>,
     settlements: BTreeMap<u64, (u64, u64)>,
+    /// Commits nobody heard of yet.
+    commits: BTreeMap<u64, Work>,
+    /// The order in which messages became part of their queues.
+    arrived: BTreeMap<u64, usize>,
+    arrivals: usize,
     next_number: u64,
     next_delivery: u64,
     handed_over: u64,
@@ -181,6 +218,9 @@ impl World {
             priorities: BTreeMap::new(),
             sent: BTreeMap::new(),
             settlements: BTreeMap::new(),
+            commits: BTreeMap::new(),
+            arrived: BTreeMap::new(),
+            arrivals: 0,
             next_number: 1,
             next_delivery: 1,
             handed_over: 0,
@@ -228,6 +268,18 @@ impl World {
                 nth,
                 how,
             } => self.settle(connection, queue, nth, how),
+            Step::PublishInTransaction {
+                connection,
+                queue,
+                durable,
+                priority,
+            } => self.publish_in(connection, queue, durable, priority),
+            Step::AcceptInTransaction {
+                connection,
+                queue,
+                nth,
+            } => self.accept_in(connection, queue, nth),
+            Step::Discharge { connection, commit } => self.discharge(connection, commit),
             Step::Take { connection } => {
                 self.take(connection);
             }
@@ -290,6 +342,9 @@ impl World {
         };
         // The last message sent again goes where it went before, as its own duplicate.
         let again = self.fates.contains_key(&number);
+        if again && self.fates[&number].transacted {
+            return;
+        }
         if again && self.priorities[&number] % 2 != u8::try_from(queue).unwrap() {
             return;
         }
@@ -317,13 +372,145 @@ impl World {
                 confirmed: false,
             },
         );
+        let arrived = self.next_arrival();
         let fate = self.fates.entry(number).or_default();
         if !again {
+            self.arrived.insert(number, arrived);
             fate.durable = durable;
             fate.may_be_lost = true;
             // Priority and queue in one number, for the checks.
             self.priorities
                 .insert(number, priority * 2 + u8::try_from(queue).unwrap());
+        }
+    }
+
+    fn transaction(&mut self, connection: usize) -> (TransactionId, &mut Work) {
+        let connection = &mut self.connections[connection];
+        let (machine, owner) = (&mut self.machine, connection.owner);
+        let begin = || (machine.begin(owner).unwrap(), Work::default());
+        let (id, work) = connection.transaction.get_or_insert_with(begin);
+        (*id, work)
+    }
+
+    fn next_arrival(&mut self) -> usize {
+        self.arrivals += 1;
+        self.arrivals
+    }
+
+    fn publish_in(&mut self, connection: usize, queue: usize, durable: bool, priority: u8) {
+        let (producer, credit) = &mut self.connections[connection].producers[queue];
+        if *credit == 0 {
+            return;
+        }
+        *credit -= 1;
+        let (producer, number) = (*producer, self.next_number);
+        self.next_number += 1;
+        let (transaction, work) = self.transaction(connection);
+        work.published.push(number);
+        let arrival = Arrival {
+            durable,
+            priority,
+            duplicate_id: DuplicateId::new(format!("m{number}").as_bytes()).ok(),
+            ..Arrival::new(payload(number))
+        };
+        self.machine
+            .publish_in(transaction, producer, None, arrival)
+            .unwrap();
+        let fate = self.fates.entry(number).or_default();
+        fate.durable = durable;
+        fate.transacted = true;
+        fate.may_be_lost = true;
+        // Nobody may see it before it is committed.
+        fate.out = true;
+        self.priorities
+            .insert(number, priority * 2 + u8::try_from(queue).unwrap());
+    }
+
+    fn accept_in(&mut self, connection: usize, queue: usize, nth: usize) {
+        let consumer = &mut self.connections[connection].consumers[queue];
+        if consumer.held.is_empty() {
+            return;
+        }
+        let id = consumer.id;
+        let (message, number) = consumer.held.remove(nth % consumer.held.len());
+        let (transaction, work) = self.transaction(connection);
+        work.accepted.push(number);
+        self.machine
+            .settle_in(transaction, id, message, Settlement::Accepted, true)
+            .unwrap();
+    }
+
+    fn discharge(&mut self, connection: usize, commit: bool) {
+        let Some((transaction, work)) = self.connections[connection].transaction.take() else {
+            return;
+        };
+        let owner = self.connections[connection].owner;
+        if !commit {
+            self.machine.rollback(owner, transaction).unwrap();
+            return self.rolled_back(&work);
+        }
+        let delivery = self.next_delivery;
+        self.next_delivery += 1;
+        self.machine
+            .commit(owner, transaction, 0, Some(delivery))
+            .unwrap();
+        for number in &work.published {
+            let arrived = self.next_arrival();
+            self.arrived.insert(*number, arrived);
+            self.fates.get_mut(number).unwrap().out = false;
+        }
+        for number in &work.accepted {
+            let fate = self.fates.get_mut(number).unwrap();
+            fate.out = false;
+            fate.settled = true;
+        }
+        self.commits.insert(delivery, work);
+    }
+
+    fn rolled_back(&mut self, work: &Work) {
+        for number in &work.published {
+            // Seen again it would be unknown.
+            self.fates.remove(number);
+        }
+        for number in &work.accepted {
+            self.fates.get_mut(number).unwrap().out = false;
+            self.returned.insert(*number);
+        }
+    }
+
+    /// The whole transaction is durable.
+    fn committed(&mut self, delivery: u64) {
+        let Some(work) = self.commits.remove(&delivery) else {
+            return;
+        };
+        for number in work.published {
+            let fate = self.fates.get_mut(&number).unwrap();
+            fate.acknowledged = true;
+            fate.may_be_lost = !fate.durable;
+        }
+        for number in work.accepted {
+            self.fates.get_mut(&number).unwrap().gone = true;
+        }
+    }
+
+    /// After a crash a commit nobody heard of is whole or void, as its messages in the store tell.
+    fn check_commits(&mut self) {
+        for (_, work) in std::mem::take(&mut self.commits) {
+            let durable = work.published.iter().filter(|number| self.fates[number].durable);
+            let stored: Vec<bool> = durable.map(|&number| self.is_stored(number)).collect();
+            assert!(
+                stored.windows(2).all(|pair| pair[0] == pair[1]),
+                "half a transaction was stored: {stored:?} of {:?}",
+                work.published
+            );
+            let Some(&whole) = stored.first() else {
+                continue; // Nothing tells: its settlements may have lasted or not.
+            };
+            for number in &work.accepted {
+                let fate = self.fates.get_mut(number).unwrap();
+                fate.gone |= whole && fate.durable;
+                fate.settled = fate.gone;
+            }
         }
     }
 
@@ -368,7 +555,8 @@ impl World {
                     self.connections[connection].producers[link].1 = credit;
                 }
                 Action::Drained { link, .. } => self.connections[connection].consumers[link - 2].credit = 0,
-                Action::Committed { .. } | Action::Ended { .. } => panic!("{action:?} was not asked for"),
+                Action::Committed { delivery, .. } => self.committed(delivery),
+                Action::Ended { .. } => panic!("{action:?} was not asked for"),
             }
         }
         count
@@ -394,6 +582,17 @@ impl World {
         consumer.credit -= 1;
         assert!(consumer.credit >= 0, "message {number} was sent without credit");
         self.fates.get_mut(&number).unwrap().out = true;
+        if self.fates[&number].durable {
+            // What is shown is durable, and all that was committed with it.
+            let with = self
+                .commits
+                .iter()
+                .find(|(_, work)| work.published.contains(&number));
+            if let Some(delivery) = with.map(|(delivery, _)| *delivery) {
+                self.committed(delivery);
+            }
+        }
+        let arrived = self.arrived[&number];
         let consumer = &mut self.connections[connection].consumers[delivery.link - 2];
         consumer.held.push((delivery.message, number));
         let priority = self.priorities[&number];
@@ -404,9 +603,12 @@ impl World {
         );
         // One that came back takes its old place, but others may have left meanwhile.
         if !self.returned.contains(&number)
-            && let Some(last) = consumer.last_first_delivery.insert(priority, number)
+            && let Some(last) = consumer.last_first_delivery.insert(priority, arrived)
         {
-            assert!(last < number, "message {number} came after {last}");
+            assert!(
+                last < arrived,
+                "message {number} came after one that arrived later"
+            );
         }
     }
 
@@ -454,6 +656,9 @@ impl World {
     fn reconnect(&mut self, connection: usize) {
         self.machine.remove_owner(self.connections[connection].owner);
         let gone = std::mem::replace(&mut self.connections[connection], connect(&mut self.machine));
+        if let Some((_, work)) = gone.transaction {
+            self.rolled_back(&work);
+        }
         for consumer in gone.consumers {
             for (_, number) in consumer.held {
                 self.fates.get_mut(&number).unwrap().out = false;
@@ -492,6 +697,12 @@ impl World {
         }
         self.machine = recovery.finish(next).unwrap();
         self.handed_over = next - 1;
+        self.check_commits();
+        for connection in std::mem::take(&mut self.connections) {
+            if let Some((_, work)) = connection.transaction {
+                self.rolled_back(&work);
+            }
+        }
         // What was in memory only is gone, and so is the memory of its duplicate id.
         self.fates.retain(|_, fate| fate.durable);
         for fate in self.fates.values_mut() {
@@ -527,7 +738,7 @@ impl World {
             let found: Vec<_> = consumer
                 .held
                 .iter()
-                .map(|(_, number)| (Reverse(self.priorities[number] / 2), *number))
+                .map(|(_, number)| (Reverse(self.priorities[number] / 2), self.arrived[number]))
                 .collect();
             assert!(found.is_sorted(), "out of order: {found:?}");
         }
@@ -593,6 +804,7 @@ fn connect(machine: &mut Machine) -> Connection {
     });
     let consumers = consumers.collect();
     Connection {
+        transaction: None,
         owner,
         producers,
         consumers,
