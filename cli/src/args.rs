@@ -67,6 +67,8 @@ pub(crate) enum Verb {
     Promote(PromoteArgs),
     /// Hand the service of a group over to a standby, without losing or doubling anything
     Switchover(SwitchoverArgs),
+    /// Show the last failovers of a group, step by step
+    Timeline(TimelineArgs),
     /// Show every naming server of the provider list
     Status(StatusArgs),
     /// Kill the active broker under load, and count
@@ -402,6 +404,16 @@ pub(crate) struct PromoteArgs {
     pub(crate) asking: Asking,
 }
 
+/// `daymark timeline`.
+#[derive(Args, Debug)]
+pub(crate) struct TimelineArgs {
+    /// The group
+    pub(crate) group: GroupName,
+    /// Where to ask.
+    #[command(flatten)]
+    pub(crate) asking: Asking,
+}
+
 /// `daymark switchover`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -480,6 +492,7 @@ impl Verb {
             Self::Groups(args) => args.asking.json,
             Self::Promote(args) => args.asking.json,
             Self::Switchover(args) => args.asking.json,
+            Self::Timeline(args) => args.asking.json,
             Self::Status(args) => args.asking.json,
             Self::Demo(args) => args.json,
         }

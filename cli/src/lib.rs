@@ -62,6 +62,7 @@ fn with_runtime(verb: Verb) -> Result<ExitCode, Failure> {
         | Verb::Groups(_)
         | Verb::Promote(_)
         | Verb::Switchover(_)
+        | Verb::Timeline(_)
         | Verb::Status(_) => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = builder.enable_all().build()?;
@@ -85,6 +86,7 @@ async fn perform(verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Watch(args) => directory::watch(args).await?,
         Verb::Groups(args) => directory::groups(args).await?,
         Verb::Promote(args) => directory::promote(args).await?,
+        Verb::Timeline(args) => directory::timeline(args).await?,
         Verb::Switchover(args) => directory::switchover(args).await?,
         Verb::Status(args) => directory::status(args).await?,
         Verb::Demo(args) => return demo::command(args).await,

@@ -235,6 +235,7 @@ fn a_switchover_loses_nothing_and_the_old_active_is_the_standby_in_the_same_proc
             pair.stage.group_served_by(to, epoch);
             from.watches(to);
             send(&producer, &[to]).await; // On the same connection, which found its way.
+            pair.stage.timeline_with(epoch, to, "last-client");
         }
         connection.close().await;
         let connection = connect(&pair.stage).await;

@@ -77,6 +77,24 @@ impl Stage {
         })
     }
 
+    /// Waits until the timeline of group `orders` has this step of this epoch's switchover to this member.
+    #[track_caller]
+    pub(crate) fn timeline_with(&self, epoch: u64, to: &str, step: &str) {
+        eventually(SOON, &format!("{step} of epoch {epoch} in the timeline"), || {
+            let timeline = self.json(&["timeline", "orders"]);
+            let failovers = timeline["failovers"].as_array().expect("failovers");
+            failovers.iter().any(|failover| {
+                let steps = failover["report"]["steps"].as_array().expect("steps");
+                failover["epoch"] == epoch
+                    && failover["member"] == to
+                    && failover["report"]["kind"] == "switchover"
+                    && ["taking-over", "recovered", "published", step]
+                        .iter()
+                        .all(|wanted| steps.iter().any(|step| step["step"] == *wanted))
+            })
+        });
+    }
+
     /// Waits until group `orders` has this active member, with its exports published under this epoch.
     #[track_caller]
     pub(crate) fn group_served_by(&self, name: &str, epoch: u64) -> Value {

@@ -249,6 +249,7 @@ impl Said<'_> {
             role,
             is_ready: self.is("ready"),
             incarnation: self.number("run").unwrap_or(0),
+            is_failback: self.is("failback"),
             hands_over_to: self.0.get("to").and_then(|name| name.parse().ok()),
         }
     }

@@ -13,6 +13,7 @@ pub mod store;
 
 pub use broker::{Broker, run};
 pub use config::{ActiveTransport, Config, FactoryConfig, GroupTransport, MulticastConfig, VirtualMember};
+pub use control::timeline::CLIENT_CODES;
 pub use daymark_broker_core::failover::EVENT_CODES;
 pub use error::{BrokerError, ConfigError};
 pub use options::{BrokerOptions, InvalidStoreUrl, StoreUrl};

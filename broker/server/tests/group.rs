@@ -532,6 +532,8 @@ async fn a_switchover_that_cannot_be_is_refused_with_its_reason() {
     let stage = Stage::with_naming().await;
     let a = stage.primary("a").await;
     stage.active("a").await;
+    a.status_when("its office", |status| status["state"] == "active")
+        .await;
     for (body, code) in [
         (json!({}), "NobodyReady"),
         (json!({"to": "a"}), "ActiveAlready"),

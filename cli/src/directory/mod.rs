@@ -7,6 +7,7 @@ mod read;
 mod show;
 mod status;
 mod switchover;
+mod timeline;
 mod watch;
 mod write;
 
@@ -15,5 +16,6 @@ pub(crate) use promote::promote;
 pub(crate) use read::{list, lookup};
 pub(crate) use status::status;
 pub(crate) use switchover::switchover;
+pub(crate) use timeline::timeline;
 pub(crate) use watch::watch;
 pub(crate) use write::{bind, create_subcontext, destroy_subcontext, rebind, unbind};

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use daymark_naming_proto::{
     Advice, Attributes, Binding, Epoch, Evidence, Export, GroupName, GroupView, Groups, JoinRequest, LeaseId,
     Listing, MemberName, Name, NamingError, Object, OpId, ReadOptions, Renewed, Request, Revision, Scope,
-    Status, WithdrawReason, Write, WriteDetail, WriteRequest, Written,
+    Status, Timeline, WithdrawReason, Write, WriteDetail, WriteRequest, Written,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -147,6 +147,15 @@ impl Naming {
     pub async fn group(&self, group: &GroupName) -> Result<GroupView, LookupError> {
         let group = group.clone();
         self.typed(Request::Group { group }).await
+    }
+
+    /// The last failovers of a group, as the members that took over told them.
+    ///
+    /// # Errors
+    /// `LookupError`.
+    pub async fn timeline(&self, group: &GroupName) -> Result<Timeline, LookupError> {
+        let group = group.clone();
+        self.typed(Request::Timeline { group }).await
     }
 
     /// The server that answers.
@@ -496,7 +505,7 @@ macro_rules! answers {
     )*};
 }
 
-answers!(Binding, Listing, Groups, GroupView, Written, Status);
+answers!(Binding, Listing, Groups, GroupView, Written, Status, Timeline);
 
 impl Answer for Renewed {
     fn revision(&self) -> Option<Revision> {

@@ -82,6 +82,8 @@ pub enum Action {
         to: MemberName,
         /// The epoch that is over.
         epoch: Epoch,
+        /// Why.
+        motive: Motive,
     },
     /// Close the messaging port and its connections.
     ClosePort {
@@ -335,6 +337,8 @@ pub enum Note {
     TakingOver {
         /// Who was active.
         from: MemberName,
+        /// Whether that is because this broker, the primary, is back.
+        is_failback: bool,
     },
     /// Somebody has a newer epoch.
     Superseded {
@@ -593,7 +597,7 @@ impl fmt::Display for Note {
             Self::HandingOver { to, motive } => write!(f, " to={to} motive={}", motive.as_str()),
             Self::HandedOver { to, epoch } => write!(f, " to={to} epoch={epoch}"),
             Self::HandoverFailed { to, why } => write!(f, " to={to} why={}", why.as_str()),
-            Self::TakingOver { from } => write!(f, " from={from}"),
+            Self::TakingOver { from, is_failback } => write!(f, " from={from} failback={is_failback}"),
             Self::Recovered { messages, bytes } => write!(f, " messages={messages} bytes={bytes}"),
             Self::StepFailed { step, why } => write!(f, " step={} why={why:?}", step.as_str()),
             Self::Standby { watching: None }
@@ -645,7 +649,7 @@ impl fmt::Display for Action {
             Self::Announce { state, epoch } => write!(f, "announce {} {epoch}", state.as_str()),
             Self::SayGoodbye { handover } => write!(f, "say-goodbye handover={handover}"),
             Self::Withdraw { epoch, reason } => write!(f, "withdraw {epoch} {}", reason.as_str()),
-            Self::HandOver { to, epoch } => write!(f, "hand-over {epoch} to {to}"),
+            Self::HandOver { to, epoch, .. } => write!(f, "hand-over {epoch} to {to}"),
             Self::ClosePort { drain: Drain::Full } => f.write_str("close-port after draining"),
             Self::ClosePort { drain: Drain::Short } => f.write_str("close-port after a short drain"),
             Self::ClosePort { drain: Drain::None } => f.write_str("close-port now"),

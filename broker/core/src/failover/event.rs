@@ -127,6 +127,8 @@ pub struct About {
     pub incarnation: u64,
     /// Set once it has drained, withdrawn and released: who shall be active now.
     pub hands_over_to: Option<MemberName>,
+    /// Whether that is because the primary is back.
+    pub is_failback: bool,
 }
 
 impl Default for About {
@@ -136,6 +138,7 @@ impl Default for About {
             is_ready: false,
             incarnation: 0,
             hands_over_to: None,
+            is_failback: false,
         }
     }
 }

@@ -75,7 +75,7 @@ impl Failover {
             to: to.clone(),
             motive,
         }));
-        release_for(&to, epoch, out);
+        release_for(&to, epoch, motive, out);
         self.phase = Phase::HandingOver(Handover {
             to,
             epoch,
@@ -94,7 +94,7 @@ impl Failover {
                     to: to.clone(),
                     motive,
                 }));
-                release_for(&to, epoch, out);
+                release_for(&to, epoch, motive, out);
             }
             None => give_up_for_another(epoch, out),
         }
@@ -169,8 +169,8 @@ impl Failover {
     }
 
     /// The active broker released the store for this one.
-    pub(super) fn take_over(&mut self, now: Instant, from: MemberName, out: &mut Actions) {
-        out.push(Action::Note(Note::TakingOver { from }));
+    pub(super) fn take_over(&mut self, now: Instant, from: MemberName, is_failback: bool, out: &mut Actions) {
+        out.push(Action::Note(Note::TakingOver { from, is_failback }));
         let promotion = Promotion::after_handover(now, &self.settings);
         self.promote(now, promotion, out);
     }
@@ -229,10 +229,11 @@ fn give_up_for_another(epoch: Epoch, out: &mut Actions) {
     ]);
 }
 
-fn release_for(to: &MemberName, epoch: Epoch, out: &mut Actions) {
+fn release_for(to: &MemberName, epoch: Epoch, motive: Motive, out: &mut Actions) {
     give_up_for_another(epoch, out);
     out.push(Action::HandOver {
         to: to.clone(),
         epoch,
+        motive,
     });
 }

@@ -141,7 +141,7 @@ impl Failover {
         if peer == self.me {
             return;
         }
-        let heir = about.hands_over_to.clone();
+        let heir = about.hands_over_to.clone().map(|heir| (heir, about.is_failback));
         self.remember(now, &peer, state, epoch, about);
         self.on_contact(now);
         match (state, heir) {
@@ -173,7 +173,7 @@ impl Failover {
         &mut self,
         now: Instant,
         peer: &MemberName,
-        heir: MemberName,
+        (heir, is_failback): (MemberName, bool),
         epoch: Epoch,
         out: &mut Actions,
     ) {
@@ -189,7 +189,7 @@ impl Failover {
         }
         self.epoch = epoch;
         if heir == self.me {
-            return self.take_over(now, peer.clone(), out);
+            return self.take_over(now, peer.clone(), is_failback, out);
         }
         if self.view().watching.as_ref() == Some(peer) {
             self.wait_for_heir(now, heir, out);

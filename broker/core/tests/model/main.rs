@@ -64,7 +64,7 @@ fn seeds() -> u64 {
     let told = std::env::var("MODEL_SEEDS")
         .ok()
         .and_then(|text| text.parse().ok());
-    told.unwrap_or(400)
+    told.unwrap_or(250)
 }
 
 #[test]

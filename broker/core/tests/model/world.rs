@@ -430,7 +430,7 @@ impl World {
                 self.members[member].hands_over_to = None;
                 self.beat(member);
             }
-            Action::HandOver { to, epoch } => {
+            Action::HandOver { to, epoch, .. } => {
                 self.members[member].state = MemberState::Standby;
                 self.members[member].epoch = epoch.0;
                 self.members[member].hands_over_to = Some(index(&to));
@@ -674,6 +674,7 @@ impl World {
                 is_ready: said.failover.view().is_ready,
                 incarnation: said.run,
                 hands_over_to: said.hands_over_to.map(name),
+                is_failback: false,
             },
         };
         let leaving = said.leaving;

@@ -3,18 +3,19 @@
 //! It never decides who may be active. Every wait that could hold up the rules runs beside the loop and
 //! comes back as an event; the few that are made in place belong to the end of a term and are bounded.
 
+mod back;
 mod naming;
 mod office;
 mod seek;
 pub(crate) mod status;
-mod timeline;
+pub(crate) mod timeline;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use daymark_broker_core::failover::{
-    About, Action, Drain, Ending, Event, Failover, Lapse, NamingEvent, Note, PeerEvent, ProbeAnswer,
+    About, Action, Drain, Ending, Event, Failover, Lapse, Motive, NamingEvent, Note, PeerEvent, ProbeAnswer,
     StepEvent,
 };
 use daymark_client::proto::{
@@ -30,6 +31,7 @@ use crate::messaging::{Greeting, Messaging, StoreFailure};
 use crate::peers::frame::Heartbeat;
 use crate::peers::probe::{Target, probe};
 use crate::peers::{Heard, Mesh};
+use back::Back;
 use naming::{Answer, Registrar};
 use office::{Done, Office, Opening};
 use status::StatusBoard;
@@ -89,6 +91,16 @@ pub(crate) enum Wish {
 enum Report {
     Naming(Answer),
     Peer(PeerEvent),
+    /// Clients are back.
+    Back {
+        term: u64,
+        back: Back,
+    },
+    /// Whether naming took the timeline of a term.
+    Recorded {
+        term: u64,
+        taken: bool,
+    },
     /// What was heard at the address an operator gave.
     Found(Option<Heartbeat>),
     /// A step of a promotion, and the term it was begun in.
@@ -160,6 +172,10 @@ pub(crate) struct Driver {
     waiting: Vec<oneshot::Sender<Result<Epoch, String>>>,
     /// The switchover under way: since when nobody is served here, and who waits for its end.
     switching: Option<Switching>,
+    /// Whether naming was not told of this term's timeline yet, although it was tried.
+    untold: bool,
+    /// How many clients each other member had when it was last heard to be active.
+    clients: BTreeMap<MemberName, u64>,
 }
 
 #[derive(Debug, Default)]
@@ -189,6 +205,7 @@ pub(crate) fn first_heartbeat(me: &Identity) -> Heartbeat {
         ready: false,
         incarnation: unix_us(),
         hands_over_to: None,
+        is_failback: false,
         clients: 0,
     }
 }
@@ -229,6 +246,8 @@ impl Driver {
             members: BTreeMap::new(),
             waiting: Vec::new(),
             switching: None,
+            untold: false,
+            clients: BTreeMap::new(),
         }
     }
 
@@ -248,7 +267,10 @@ impl Driver {
                 Some(report) = self.reports.recv() => self.on_report(report),
                 Some(heard) = self.heard.recv() => self.on_heard(heard),
                 Some(wish) = self.wishes.recv() => self.on_wish(wish),
-                () = sleep_until(due) => vec![Event::Tick],
+                () = sleep_until(due) => {
+                    self.count_clients();
+                    vec![Event::Tick]
+                }
                 () = &mut stop, if !stopping => {
                     stopping = true;
                     vec![Event::Stop]
@@ -302,7 +324,8 @@ impl Driver {
             Action::OpenPort { epoch } => self.open_port(epoch),
             Action::Publish { epoch } => self.publish(epoch),
             Action::Announce { state, epoch } => self.announce(state, epoch),
-            Action::HandOver { to, epoch } => {
+            Action::HandOver { to, epoch, motive } => {
+                self.heartbeat.is_failback = motive == Motive::Failback;
                 self.heartbeat.state = MemberState::Standby;
                 self.heartbeat.epoch = epoch;
                 self.heartbeat.hands_over_to = Some(to);
@@ -380,7 +403,19 @@ impl Driver {
                     },
                 }]
             }
-            Report::Step { .. } | Report::Event { .. } | Report::StoreFailed { .. } => Vec::new(),
+            Report::Back { term, back } if term == self.term => {
+                self.board.record_clients(back.code, back.clients);
+                self.tell_timeline();
+                self.wait_for_clients(back_index(back.code) + 1);
+                Vec::new()
+            }
+            Report::Recorded { term, taken } => {
+                self.untold |= !taken && term == self.term;
+                Vec::new()
+            }
+            Report::Step { .. } | Report::Event { .. } | Report::StoreFailed { .. } | Report::Back { .. } => {
+                Vec::new()
+            }
         }
     }
 
@@ -398,6 +433,14 @@ impl Driver {
     }
 
     fn on_answer(&mut self, answer: Answer) -> Vec<Event> {
+        if self.untold
+            && matches!(
+                answer.event,
+                NamingEvent::Joined { .. } | NamingEvent::Renewed { .. }
+            )
+        {
+            self.tell_timeline();
+        }
         if answer.lease.is_some() {
             self.lease = answer.lease;
         }
@@ -472,6 +515,9 @@ impl Driver {
         if self.members.len() >= MEMBERS_MAX && !self.members.contains_key(&peer) {
             return Vec::new(); // Naming's view of the group makes room, when it is read next.
         }
+        if heartbeat.state == MemberState::Active {
+            self.clients.insert(peer.clone(), heartbeat.clients);
+        }
         let is_new = self.learn(peer.clone(), address);
         let mut events = vec![Event::Peer(PeerEvent::Heard {
             peer: peer.clone(),
@@ -482,6 +528,7 @@ impl Driver {
                 is_ready: heartbeat.ready,
                 incarnation: heartbeat.incarnation,
                 hands_over_to: heartbeat.hands_over_to,
+                is_failback: heartbeat.is_failback,
             },
         })];
         if let Some(handover) = heartbeat.leaving {
@@ -535,6 +582,12 @@ impl Driver {
 async fn watch_store(term: u64, messaging: Arc<Messaging>) -> Report {
     let failure = messaging.failed().await;
     Report::StoreFailed { term, failure }
+}
+
+/// Which of the moments a code is.
+fn back_index(code: &str) -> usize {
+    let found = timeline::CLIENT_CODES.iter().position(|known| *known == code);
+    found.unwrap_or(timeline::CLIENT_CODES.len())
 }
 
 /// Microseconds since 1970 UTC on this machine's clock.
@@ -630,6 +683,7 @@ impl Driver {
 
     fn announce(&mut self, state: MemberState, epoch: Epoch) {
         self.heartbeat.hands_over_to = None;
+        self.heartbeat.is_failback = false;
         self.heartbeat.state = state;
         self.heartbeat.epoch = epoch;
         self.say();
@@ -676,6 +730,62 @@ impl Driver {
     async fn leave(&mut self) {
         if let Some(lease) = self.lease.take() {
             self.registrar.leave(lease).await;
+        }
+    }
+
+    /// Naming is told how this broker came into office, and how soon the clients came after it.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only its end matters")]
+    fn follow_office(&mut self, note: &Note) {
+        match note {
+            Note::Active { .. } => {
+                self.untold = false;
+                self.tell_timeline();
+                self.wait_for_clients(0);
+            }
+            Note::Published if self.failover.view().state == MemberState::Active => self.tell_timeline(),
+            _ => {}
+        }
+    }
+
+    fn tell_timeline(&mut self) {
+        self.untold = false;
+        let view = self.failover.view();
+        let Some(report) = self.board.report().filter(|_| view.state == MemberState::Active) else {
+            return;
+        };
+        let (term, registrar) = (self.term, self.registrar.clone());
+        self.report(async move {
+            let taken = registrar.record(view.epoch, report).await;
+            Report::Recorded { term, taken }
+        });
+    }
+
+    fn wait_for_clients(&mut self, reached: usize) {
+        let Office::Open(messaging) = &self.office else {
+            return;
+        };
+        let before = self.board.predecessor();
+        let expected = before
+            .and_then(|before| self.clients.get(&before).copied())
+            .unwrap_or(0);
+        let (term, messaging, reporter) = (self.term, Arc::downgrade(messaging), self.reporter.clone());
+        self.watching.spawn(async move {
+            if let Some(back) = back::next(messaging, expected, reached).await {
+                // Nobody listens any more only when the broker ends.
+                let _ = reporter.send(Report::Back { term, back }).await;
+            }
+        });
+    }
+
+    /// Peers are told how many clients are served, so that whoever follows knows how many to expect.
+    fn count_clients(&mut self) {
+        let Office::Open(messaging) = &self.office else {
+            return;
+        };
+        let clients = u64::try_from(messaging.clients()).unwrap_or(u64::MAX);
+        if self.heartbeat.clients != clients && self.heartbeat.state == MemberState::Active {
+            self.heartbeat.clients = clients;
+            self.say();
         }
     }
 
@@ -745,6 +855,7 @@ impl Driver {
             tracing::info!(code, %group, %member, %epoch, "{note}");
         }
         self.follow_switchover(note);
+        self.follow_office(note);
         match note {
             Note::LockBusy { holder } => self.answer_waiting(&Err(holder.clone())),
             Note::Standby {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use daymark_broker_core::failover::{GroupSeen, NamingEvent, Refusal, StepEvent};
 use daymark_client::proto::{
-    Epoch, Evidence, Export, GroupName, GroupView, JoinRequest, LeaseId, Member, MemberName, NamingError,
-    UnavailableReason, WithdrawReason,
+    Epoch, Evidence, Export, FailoverReport, GroupName, GroupView, JoinRequest, LeaseId, Member, MemberName,
+    NamingError, UnavailableReason, WithdrawReason, Write,
 };
 use daymark_client::{LookupError, Naming, Providers};
 
@@ -13,6 +13,9 @@ use daymark_client::{LookupError, Naming, Providers};
 const FAREWELL: Duration = Duration::from_millis(500);
 /// How long a publication may take before the broker serves without it.
 const PUBLISH: Duration = Duration::from_secs(1);
+
+/// How long an answer may take before it is asked whether any naming server is there at all.
+const DOUBT: Duration = Duration::from_millis(10);
 
 /// A broker as naming knows it.
 #[derive(Clone)]
@@ -122,6 +125,27 @@ impl Registrar {
         }
     }
 
+    /// Tells naming how this broker came into office. Returns whether it need not be told again.
+    pub(super) async fn record(self, epoch: Epoch, report: FailoverReport) -> bool {
+        let write = Write::RecordFailover {
+            group: self.group.clone(),
+            member: self.member.clone(),
+            epoch,
+            report,
+        };
+        match self.bounded(PUBLISH, self.naming.write(write)).await {
+            Ok(_) => true,
+            Err(Failed::Refused(error)) => {
+                tracing::info!(%error, "naming does not take the timeline of this term");
+                true
+            }
+            Err(Failed::Silent(why) | Failed::Hopeless(why)) => {
+                tracing::debug!(why, "the timeline is told again when naming answers");
+                false
+            }
+        }
+    }
+
     pub(super) async fn withdraw(&self, epoch: Epoch, reason: WithdrawReason) {
         let withdrawing = self.naming.withdraw(&self.group, epoch, reason, None);
         if let Err(failed) = self.bounded(FAREWELL, withdrawing).await {
@@ -193,8 +217,8 @@ impl Failed {
 }
 
 impl Registrar {
-    /// Asks, and waits no longer than `patience`; not at all where every naming server refuses connections,
-    /// because no process is there that could answer.
+    /// Asks, and waits no longer than `patience`; only for a moment where every naming server refuses
+    /// connections, because no process is there that could answer.
     async fn bounded<T>(
         &self,
         patience: Duration,
@@ -217,6 +241,7 @@ impl Registrar {
 /// Ends only if every server of the list refuses a connection now. A server that accepts, or is silent, may
 /// still answer, so it is waited for.
 async fn nobody_listens(providers: &Providers) {
+    tokio::time::sleep(DOUBT).await;
     for server in providers.endpoints() {
         match tokio::net::TcpStream::connect((server.host.as_str(), server.port)).await {
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}

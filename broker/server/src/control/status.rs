@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use daymark_broker_core::failover::View;
-use daymark_client::proto::{Endpoint, Epoch, GroupName, MemberName, MemberState, Role};
+use daymark_client::proto::{Endpoint, Epoch, FailoverReport, GroupName, MemberName, MemberState, Role};
 use serde::Serialize;
 
 use super::timeline::{Entry, Timeline};
@@ -82,6 +82,21 @@ impl StatusBoard {
 
     pub(super) fn record(&self, note: &daymark_broker_core::failover::Note) {
         self.with(|board| board.timeline.record(note));
+    }
+
+    /// Records that so many clients are back.
+    pub(super) fn record_clients(&self, code: &'static str, clients: u64) {
+        self.with(|board| board.timeline.record_clients(code, clients));
+    }
+
+    /// Who was active before this broker, where that is known.
+    pub(super) fn predecessor(&self) -> Option<MemberName> {
+        self.with(|board| board.timeline.predecessor().cloned())
+    }
+
+    /// The last way into office as naming keeps it.
+    pub(super) fn report(&self) -> Option<FailoverReport> {
+        self.with(|board| board.timeline.report())
     }
 
     /// The document as of now.

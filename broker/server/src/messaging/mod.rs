@@ -212,6 +212,12 @@ impl Messaging {
             .is_some()
     }
 
+    /// How many clients are connected and were taken in.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.shared.registry.opened()
+    }
+
     /// What is there now, and totals since the start.
     #[must_use]
     pub fn stats(&self) -> MessagingStats {

@@ -190,6 +190,11 @@ impl Registry {
         held(&self.inner).open.remove(&entry.id);
     }
 
+    /// How many connections are open: their peers said who they are, and were taken in.
+    pub(super) fn opened(&self) -> usize {
+        held(&self.inner).containers.values().map(Vec::len).sum()
+    }
+
     /// All connections, the oldest first.
     pub(super) fn all(&self) -> Vec<Arc<Entry>> {
         held(&self.inner).open.values().cloned().collect()

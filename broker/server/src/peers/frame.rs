@@ -41,6 +41,9 @@ pub(crate) struct Heartbeat {
     /// Set once it has released the store for another member: for whom.
     #[serde(default)]
     pub(crate) hands_over_to: Option<MemberName>,
+    /// Whether that is because the primary is back.
+    #[serde(default)]
+    pub(crate) is_failback: bool,
     /// How many clients are connected to it.
     #[serde(default)]
     pub(crate) clients: u64,
@@ -101,6 +104,7 @@ pub(crate) mod tests {
             ready: false,
             incarnation: 7,
             hands_over_to: None,
+            is_failback: false,
             clients: 0,
         }
     }
