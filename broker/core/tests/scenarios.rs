@@ -197,6 +197,9 @@ fn event(text: &str) -> Option<Event> {
         "store-superseded" => Event::StoreSuperseded {
             epoch: said.epoch("epoch")?,
         },
+        "store-taken" => Event::StoreTaken {
+            why: said.text("why")?,
+        },
         "store-failed" => Event::StoreFailed {
             why: said.text("why")?,
         },

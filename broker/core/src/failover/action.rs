@@ -354,6 +354,11 @@ pub enum Note {
         /// Why.
         why: String,
     },
+    /// Somebody else holds the store's lock: this broker becomes a standby.
+    StoreTaken {
+        /// What was seen.
+        why: String,
+    },
     /// The open store failed.
     StoreFailed {
         /// Why.
@@ -418,7 +423,7 @@ pub enum Ending {
 }
 
 /// Every code that `Note::code` gives, in the order of a broker's life. `docs/failover.md` explains each.
-pub const EVENT_CODES: [&str; 35] = [
+pub const EVENT_CODES: [&str; 36] = [
     "discovering",
     "standby",
     "suspected",
@@ -452,6 +457,7 @@ pub const EVENT_CODES: [&str; 35] = [
     "superseded",
     "isolated",
     "step-failed",
+    "store-taken",
     "store-failed",
     "stopping",
 ];
@@ -494,6 +500,7 @@ impl Note {
             Self::Superseded { .. } => "superseded",
             Self::Isolated => "isolated",
             Self::StepFailed { .. } => "step-failed",
+            Self::StoreTaken { .. } => "store-taken",
             Self::StoreFailed { .. } => "store-failed",
             Self::Stopping => "stopping",
         }
@@ -518,6 +525,7 @@ impl Note {
             | Self::Superseded { .. }
             | Self::Isolated
             | Self::StepFailed { .. }
+            | Self::StoreTaken { .. }
             | Self::StoreFailed { .. } => true,
             Self::Discovering { .. }
             | Self::Standby { .. }
@@ -583,7 +591,9 @@ impl fmt::Display for Note {
                 write!(f, " peer={peer}")
             }
             Self::PlannedShutdown { peer, handover } => write!(f, " peer={peer} handover={handover}"),
-            Self::NamingRefused { why } | Self::StoreFailed { why } => write!(f, " why={why:?}"),
+            Self::NamingRefused { why } | Self::StoreTaken { why } | Self::StoreFailed { why } => {
+                write!(f, " why={why:?}")
+            }
             Self::LockTaken { store_epoch } => write!(f, " store_epoch={store_epoch}"),
             Self::LockBusy { holder } => write!(f, " holder={holder:?}"),
             Self::ClaimRefused { active } => write!(f, " active={active}"),

@@ -20,6 +20,11 @@ pub enum Event {
         /// The newer epoch.
         epoch: Epoch,
     },
+    /// The open store can acknowledge no more: its lock is somebody else's, who is about to write an epoch.
+    StoreTaken {
+        /// What was seen.
+        why: String,
+    },
     /// The open store can acknowledge no more.
     StoreFailed {
         /// Why.

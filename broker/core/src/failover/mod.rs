@@ -120,6 +120,7 @@ impl Failover {
             Event::Peer(event) => self.on_peer(now, event, &mut out),
             Event::Step(event) => self.on_promotion_step(now, event, &mut out),
             Event::StoreSuperseded { epoch } => self.on_superseded(now, epoch, &mut out),
+            Event::StoreTaken { why } => self.on_store_taken(now, why, &mut out),
             Event::StoreFailed { why } => self.on_store_failed(why, &mut out),
             Event::Promote { force } => self.on_promote(now, force, &mut out),
             Event::Switchover { to } => self.on_switchover(now, to, &mut out),
@@ -259,6 +260,12 @@ impl Failover {
     fn on_superseded(&mut self, now: Instant, epoch: Epoch, out: &mut Actions) {
         self.epoch = self.epoch.max(epoch);
         self.demote(Note::Superseded { epoch }, out);
+        self.wait_for_active(now, None, out);
+    }
+
+    /// Somebody took the store from this broker, by force or because it was taken for frozen.
+    fn on_store_taken(&mut self, now: Instant, why: String, out: &mut Actions) {
+        self.demote(Note::StoreTaken { why }, out);
         self.wait_for_active(now, None, out);
     }
 

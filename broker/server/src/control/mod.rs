@@ -396,12 +396,7 @@ impl Driver {
             }
             Report::Event { term, event } if term == self.term => vec![Event::Step(event)],
             Report::StoreFailed { term, failure } if term == self.term => {
-                vec![match office::superseded_by(&failure) {
-                    Some(epoch) => Event::StoreSuperseded { epoch },
-                    None => Event::StoreFailed {
-                        why: failure.to_string(),
-                    },
-                }]
+                vec![office::end_of_store(&failure)]
             }
             Report::Back { term, back } if term == self.term => {
                 self.board.record_clients(back.code, back.clients);
@@ -897,6 +892,7 @@ impl Driver {
             | Note::Superseded { .. }
             | Note::Isolated
             | Note::StepFailed { .. }
+            | Note::StoreTaken { .. }
             | Note::StoreFailed { .. }
             | Note::Stopping => {}
         }

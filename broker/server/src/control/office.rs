@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use daymark_broker_core::failover::StepEvent;
+use daymark_broker_core::failover::{Event, StepEvent};
 use daymark_client::proto::{Endpoint, Epoch};
 
 use crate::messaging::{Greeting, Messaging, MessagingConfig, Stop, StoreError, StoreFailure};
-use crate::store::{Fenced, Holder, Locked, OpenError, Store};
+use crate::store::{AppendError, Fenced, Holder, Locked, OpenError, Store};
 
 /// What a broker holds.
 #[derive(Debug, Default)]
@@ -143,7 +143,15 @@ pub(super) async fn close_port(messaging: &Messaging, drain: Option<Duration>) {
     }
 }
 
-/// What the end of the store means: somebody else's epoch, or a failure.
-pub(super) fn superseded_by(failure: &StoreFailure) -> Option<Epoch> {
-    failure.cause.newer_epoch().map(Epoch)
+/// What the end of the store means: somebody else's epoch, somebody else's lock, or a failure.
+pub(super) fn end_of_store(failure: &StoreFailure) -> Event {
+    if let Some(epoch) = failure.cause.newer_epoch() {
+        return Event::StoreSuperseded { epoch: Epoch(epoch) };
+    }
+    let why = failure.to_string();
+    if matches!(failure.cause, AppendError::LockLost { .. }) {
+        Event::StoreTaken { why }
+    } else {
+        Event::StoreFailed { why }
+    }
 }

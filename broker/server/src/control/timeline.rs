@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_timeline_begins_with_the_suspicion_and_ends_in_office() {
-        let peer: daymark_client::proto::MemberName = "a".parse().expect("a label");
+        let peer: MemberName = "a".parse().expect("a label");
         let suspicion = Suspicion::Dropped;
         let mut timeline = Timeline::default();
         for note in [
