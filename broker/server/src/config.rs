@@ -339,7 +339,13 @@ impl Config {
             .queues
             .iter()
             .filter_map(|queue| queue.export.as_ref());
-        match factories.chain(queues).find(|name| !names.insert(*name)) {
+        let topics = self.messaging.topics.iter();
+        let topics = topics.filter_map(|topic| topic.export.as_ref());
+        match factories
+            .chain(queues)
+            .chain(topics)
+            .find(|name| !names.insert(*name))
+        {
             Some(name) => Err(ConfigError::ExportTwice { name: name.clone() }),
             None => Ok(()),
         }

@@ -50,7 +50,16 @@ pub(crate) fn export_set(
             attributes: Attributes::default(),
         })
     });
-    factories.chain(queues).collect()
+    let topics = config.messaging.topics.iter().filter_map(|topic| {
+        Some(Export {
+            name: topic.export.clone()?,
+            object: Object::Topic {
+                address: topic.name.as_str().into(),
+            },
+            attributes: Attributes::default(),
+        })
+    });
+    factories.chain(queues).chain(topics).collect()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use daymark_client::proto::{
 use daymark_client::{Naming, NamingConfig, Providers};
 use daymark_journal::{Holder, Locked};
 use daymark_naming_server::{NamingOptions, Server};
-use daymark_test_support::{HttpAnswer, free_port, http_get, http_post};
+use daymark_test_support::{HttpAnswer, free_port, http_delete, http_get, http_post, http_put};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -176,6 +176,13 @@ impl Running {
     async fn post(&self, path: &'static str, body: Value) -> HttpAnswer {
         let admin = self.admin.to_string();
         let asked = tokio::task::spawn_blocking(move || http_post(&admin, path, &body));
+        asked.await.expect("asked").expect("an answer")
+    }
+
+    /// Another request, made by a blocking function.
+    async fn ask(&self, ask: impl FnOnce(&str) -> Option<HttpAnswer> + Send + 'static) -> HttpAnswer {
+        let admin = self.admin.to_string();
+        let asked = tokio::task::spawn_blocking(move || ask(&admin));
         asked.await.expect("asked").expect("an answer")
     }
 
@@ -705,4 +712,96 @@ async fn what_cannot_be_used_is_refused_before_anything_is_touched() {
 
 fn journal(dir: &Path) -> StoreUrl {
     StoreUrl::Journal { dir: dir.to_owned() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_endpoint_of_the_active_broker_manages_destinations_and_a_standby_says_that_it_is_none() {
+    let stage = Stage::with_naming().await;
+    let a = stage.primary("a").await;
+    stage.active("a").await;
+    let b = stage.backup("b").await;
+    b.standby_watching("a").await;
+    for path in [
+        "/v1/queues",
+        "/v1/topics",
+        "/v1/connections",
+        "/v1/links",
+        "/v1/subscriptions",
+    ] {
+        let refused = b.get(path).await;
+        assert_eq!(
+            (refused.status, &refused.body["code"]),
+            (409, &json!("NotActive")),
+            "{path}"
+        );
+        assert_eq!(a.get(path).await.status, 200, "{path}");
+    }
+    let put = |path, body| a.ask(move |admin| http_put(admin, path, &body));
+    assert_eq!(
+        put("/v1/queues/made", json!({"max_messages": 5})).await.status,
+        204
+    );
+    assert_eq!(put("/v1/topics/made.too", json!({})).await.status, 204);
+    let queue = a.get("/v1/queues/made").await;
+    assert_eq!((queue.status, &queue.body["messages"]), (200, &json!(0)));
+    let listed = a.get("/v1/topics").await.body;
+    assert_eq!(listed["topics"][0]["name"], "made.too");
+    assert_eq!(
+        a.get("/v1/queues/made/messages?limit=5").await.body,
+        json!({"messages": []})
+    );
+    let purged = a.post("/v1/queues/made/purge", json!({})).await;
+    assert_eq!(purged.body, json!({"messages_dropped": 0}));
+    let problem = |answer: HttpAnswer| (answer.status, answer.body["code"].clone());
+    let (bad, absent) = (json!("InvalidRequest"), json!("NotFound"));
+    assert_eq!(
+        problem(put("/v1/queues/x", json!({"colour": 1})).await),
+        (400, bad.clone())
+    );
+    assert_eq!(
+        problem(put("/v1/queues/x", json!({"max_bytes": 0})).await),
+        (400, bad.clone())
+    );
+    assert_eq!(
+        problem(put("/v1/topics/a.*", json!({})).await),
+        (400, bad.clone())
+    );
+    assert_eq!(
+        problem(put("/v1/queues/examples", json!({})).await),
+        (409, json!("Configured"))
+    );
+    assert_eq!(problem(a.get("/v1/queues/absent").await), (404, absent.clone()));
+    assert_eq!(
+        problem(a.get("/v1/queues/made/messages?limit=0").await),
+        (400, bad.clone())
+    );
+    assert_eq!(
+        problem(a.get("/v1/queues/made/messages?selector=a%20=").await),
+        (400, bad)
+    );
+    let delete = |path| a.ask(move |admin| http_delete(admin, path));
+    assert_eq!(
+        delete("/v1/queues/made").await.body,
+        json!({"messages_dropped": 0})
+    );
+    assert_eq!(
+        delete("/v1/topics/made.too?only_if_unused=true").await.status,
+        204
+    );
+    for path in [
+        "/v1/queues/made",
+        "/v1/subscriptions/s?client=c",
+        "/v1/connections/99",
+        "/v1/links/99",
+    ] {
+        assert_eq!(problem(delete(path).await), (404, absent.clone()), "{path}");
+    }
+    let text = |answer: HttpAnswer| answer.body.as_str().expect("text").to_owned();
+    let metrics = text(a.get("/metrics").await);
+    assert!(metrics.contains("daymark_broker_active 1\n"), "{metrics}");
+    assert!(
+        metrics.contains("daymark_queue_messages{queue=\"examples\"} 0\n"),
+        "{metrics}"
+    );
+    assert!(text(b.get("/metrics").await).contains("daymark_broker_active 0\n"));
 }

@@ -36,6 +36,12 @@ pub fn http_put(address: &str, path: &str, body: &Value) -> Option<HttpAnswer> {
     ask(address, "PUT", path, &body.to_string())
 }
 
+/// `DELETE path` at `host:port`; `None` when nobody answers in HTTP.
+#[must_use]
+pub fn http_delete(address: &str, path: &str) -> Option<HttpAnswer> {
+    ask(address, "DELETE", path, "")
+}
+
 fn ask(address: &str, method: &str, path: &str, body: &str) -> Option<HttpAnswer> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;

@@ -36,6 +36,7 @@ mod duplicates;
 mod groups;
 mod lifetime;
 mod links;
+mod peek;
 mod publish;
 mod queue;
 mod record;
@@ -49,6 +50,7 @@ mod types;
 mod walk;
 
 pub use duplicates::{DuplicateId, InvalidDuplicateId, MAX_DUPLICATE_ID_BYTES};
+pub use peek::Peeked;
 pub use record::{Extras as StoredExtras, Record, RecordError, Reference, StoredSubscription};
 pub use recovery::{Copies, Recovery};
 pub use topics::{Subscribed, Subscription, SubscriptionKey};

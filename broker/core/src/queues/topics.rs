@@ -239,10 +239,10 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         })
     }
 
-    /// Every subscription with a name, with its counts.
-    pub fn subscriptions(&self) -> impl Iterator<Item = (&SubscriptionKey, QueueId)> {
+    /// Every subscription with a name, and whether it is durable.
+    pub fn subscriptions(&self) -> impl Iterator<Item = (&SubscriptionKey, bool, QueueId)> {
         let all = self.subscriptions.iter();
-        all.map(|((key, _), &number)| (key, self.id_of(number)))
+        all.map(|((key, durable), &number)| (key, *durable, self.id_of(number)))
     }
 
     /// Ends a durable subscription, with the messages in it.

@@ -1,5 +1,8 @@
 //! The admin and health endpoint. It listens in every state, and readiness does not depend on the state.
 
+mod messaging;
+mod metrics;
+
 use std::time::Duration;
 
 use axum::Json;
@@ -50,6 +53,7 @@ pub(crate) async fn serve(listener: TcpListener, board: StatusBoard, wishes: mps
         .route("/v1/status", get(status))
         .route("/v1/promote", post(promote))
         .route("/v1/switchover", post(switchover))
+        .merge(messaging::routes())
         .with_state(Admin { board, wishes });
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the admin endpoint ended");

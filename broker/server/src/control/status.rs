@@ -99,6 +99,11 @@ impl StatusBoard {
         self.with(|board| board.timeline.report())
     }
 
+    /// The data plane, while this broker has one.
+    pub(crate) fn messaging(&self) -> Option<Arc<Messaging>> {
+        self.with(|board| board.messaging.upgrade())
+    }
+
     /// The document as of now.
     pub(crate) fn status(&self) -> Status {
         let (mut status, messaging) = self.with(|board| {

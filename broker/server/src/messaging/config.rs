@@ -1,7 +1,9 @@
 //! What an operator may choose about queues and the AMQP port, checked before anything is opened.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use daymark_broker_core::queues::{QueueLimits, QueueSettings, WhenFull};
 use daymark_client::proto::Name;
 use serde::{Deserialize, Serialize};
 
@@ -17,22 +19,35 @@ pub const MAX_QUEUE_NAME_BYTES: usize = 255;
 pub struct MessagingConfig {
     /// Declared queues. Default: one, `examples`, exported as `ExamplesQueue`.
     pub queues: Vec<QueueConfig>,
-    /// Whether attaching to an unknown address creates a queue of that name. Default `false`.
-    /// With `true` every client can create queues, up to `max_queues`.
+    /// Declared topics. Default: none.
+    pub topics: Vec<TopicConfig>,
+    /// Whether attaching to an unknown address creates a queue of that name, or a topic where the client asks
+    /// for one. Default `false`. With `true` every client can create both, up to `max_queues`.
     pub auto_create: bool,
     /// How many duplicate ids each queue remembers. Default 20,000. A message sent again after more than
     /// that many others is stored twice.
     pub duplicate_window: usize,
-    /// Queues, declared and created. Default 10,000.
+    /// Queues, topics and subscriptions, declared and created. Default 10,000.
     pub max_queues: usize,
     /// Bytes of all messages of all queues, in memory. Default 1 GiB. Above, producers get no more credit.
     pub max_bytes: u64,
+    /// Bytes of all stored messages, on disk. Default: no limit. Above, producers get no more credit.
+    pub max_stored_bytes: Option<u64>,
     /// Bytes that may wait for the disk before producers get no more credit. Default 32 MiB.
     pub max_pending_bytes: u64,
     /// Connections at a time. Default 10,000. One more is told `amqp:resource-limit-exceeded` and closed.
     pub max_connections: usize,
     /// Links of one connection. Default 1,000. One more is refused with `amqp:resource-limit-exceeded`.
     pub max_links_per_connection: usize,
+    /// Temporary queues and topics of one connection. Default 1,000. One more is refused with
+    /// `amqp:resource-limit-exceeded`.
+    pub max_temporary_per_connection: usize,
+    /// Transactions one connection may have open. Default 1,000.
+    pub max_transactions_per_connection: usize,
+    /// Bytes of messages one transaction may hold. Default 16 MiB. One that holds more is rolled back.
+    pub max_transaction_bytes: u64,
+    /// How long a transaction may stay open, in milliseconds. Default 300,000. Then it is rolled back.
+    pub transaction_timeout_ms: u64,
     /// Size of one message in bytes. Default 32 MiB, at most [`MAX_MESSAGE_BYTES`].
     pub max_message_bytes: u64,
     /// Largest frame this broker accepts, in bytes. Default 65,536, at least 512.
@@ -66,9 +81,174 @@ pub struct QueueConfig {
     /// Bytes held before producers get no more credit, at least 1. Default: no limit but `max_bytes` of all queues.
     #[serde(default)]
     pub max_bytes: Option<u64>,
+    /// What happens at `max_messages` or `max_bytes`. Default [`Full::Block`].
+    #[serde(default)]
+    pub when_full: Full,
+    /// Deliveries of one message that may fail; then it goes to `dead_letter`. Default 10; 0 means no bound.
+    #[serde(default = "max_delivery_attempts")]
+    pub max_delivery_attempts: u32,
+    /// The queue that gets what was rejected or failed too often, made when it is needed. Default `DLQ`; empty:
+    /// such messages are dropped.
+    #[serde(default = "dead_letter")]
+    pub dead_letter: String,
+    /// The queue that gets what expired, made when it is needed. Default: empty, and such messages are dropped.
+    #[serde(default)]
+    pub expiry: String,
+}
+
+/// One declared topic. Its settings are those of each of its subscriptions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopicConfig {
+    /// The AMQP address: 1 to 255 bytes without control characters, words separated by `.`, without the
+    /// wildcards `*` and `#`.
+    pub name: String,
+    /// The name the topic is published under while this broker is active; absent: not published.
+    #[serde(default)]
+    pub export: Option<Name>,
+    /// Messages a subscription holds, at least 1. Default: no limit but `max_bytes` of all queues.
+    #[serde(default)]
+    pub max_messages: Option<u64>,
+    /// Bytes a subscription holds, at least 1. Default: no limit but `max_bytes` of all queues.
+    #[serde(default)]
+    pub max_bytes: Option<u64>,
+    /// What happens at `max_messages` or `max_bytes`. Default [`Full::Block`]: one full subscription holds
+    /// up all producers of the topic.
+    #[serde(default)]
+    pub when_full: Full,
+    /// As for queues.
+    #[serde(default = "max_delivery_attempts")]
+    pub max_delivery_attempts: u32,
+    /// As for queues.
+    #[serde(default = "dead_letter")]
+    pub dead_letter: String,
+    /// As for queues.
+    #[serde(default)]
+    pub expiry: String,
+}
+
+/// What happens to a message for a queue that is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Full {
+    /// Producers get no more credit until there is room.
+    #[default]
+    Block,
+    /// It is rejected with `amqp:resource-limit-exceeded`.
+    Reject,
+    /// The oldest message makes room.
+    DropOldest,
+}
+
+fn max_delivery_attempts() -> u32 {
+    QueueSettings::default().max_delivery_attempts
+}
+
+fn dead_letter() -> String {
+    QueueSettings::default()
+        .dead_letter
+        .map_or_else(String::new, |name| name.to_string())
+}
+
+/// The settings of what a client created.
+pub(super) fn created_queue() -> QueueSettings {
+    QueueSettings {
+        when_full: WhenFull::Block,
+        ..QueueSettings::default()
+    }
+}
+
+/// What both kinds of destination say of how much they hold and what becomes of the rest.
+struct Holding<'a> {
+    max_messages: Option<u64>,
+    max_bytes: Option<u64>,
+    when_full: Full,
+    max_delivery_attempts: u32,
+    dead_letter: &'a str,
+    expiry: &'a str,
+}
+
+impl Holding<'_> {
+    fn settings(&self) -> QueueSettings {
+        let named = |name: &str| (!name.is_empty()).then(|| Arc::from(name));
+        QueueSettings {
+            limits: QueueLimits {
+                max_messages: self.max_messages.unwrap_or(u64::MAX),
+                max_bytes: self.max_bytes.unwrap_or(u64::MAX),
+            },
+            when_full: match self.when_full {
+                Full::Block => WhenFull::Block,
+                Full::Reject => WhenFull::Reject,
+                Full::DropOldest => WhenFull::DropOldest,
+            },
+            max_delivery_attempts: self.max_delivery_attempts,
+            dead_letter: named(self.dead_letter),
+            expiry: named(self.expiry),
+            ..QueueSettings::default()
+        }
+    }
+
+    fn check(&self) -> Result<(), MessagingConfigError> {
+        in_range("max_messages", self.max_messages.unwrap_or(1), 1, u64::MAX)?;
+        in_range("max_bytes", self.max_bytes.unwrap_or(1), 1, u64::MAX)?;
+        for name in [self.dead_letter, self.expiry] {
+            if !name.is_empty() {
+                check_name(name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TopicConfig {
+    /// A topic without limits of its own that is not exported.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            export: None,
+            max_messages: None,
+            max_bytes: None,
+            when_full: Full::default(),
+            max_delivery_attempts: max_delivery_attempts(),
+            dead_letter: dead_letter(),
+            expiry: String::new(),
+        }
+    }
+
+    fn holding(&self) -> Holding<'_> {
+        Holding {
+            max_messages: self.max_messages,
+            max_bytes: self.max_bytes,
+            when_full: self.when_full,
+            max_delivery_attempts: self.max_delivery_attempts,
+            dead_letter: &self.dead_letter,
+            expiry: &self.expiry,
+        }
+    }
+
+    /// What the queues are told.
+    pub(crate) fn settings(&self) -> QueueSettings {
+        self.holding().settings()
+    }
 }
 
 impl QueueConfig {
+    fn holding(&self) -> Holding<'_> {
+        Holding {
+            max_messages: self.max_messages,
+            max_bytes: self.max_bytes,
+            when_full: self.when_full,
+            max_delivery_attempts: self.max_delivery_attempts,
+            dead_letter: &self.dead_letter,
+            expiry: &self.expiry,
+        }
+    }
+
+    /// What the queues are told.
+    pub(crate) fn settings(&self) -> QueueSettings {
+        self.holding().settings()
+    }
+
     /// A queue without limits of its own that is not exported.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -76,6 +256,10 @@ impl QueueConfig {
             export: None,
             max_messages: None,
             max_bytes: None,
+            when_full: Full::default(),
+            max_delivery_attempts: max_delivery_attempts(),
+            dead_letter: dead_letter(),
+            expiry: String::new(),
         }
     }
 }
@@ -88,13 +272,19 @@ impl Default for MessagingConfig {
         };
         Self {
             queues: vec![examples],
+            topics: Vec::new(),
             auto_create: false,
             duplicate_window: 20_000,
             max_queues: 10_000,
             max_bytes: 1 << 30,
+            max_stored_bytes: None,
             max_pending_bytes: 32 << 20,
             max_connections: 10_000,
             max_links_per_connection: 1_000,
+            max_temporary_per_connection: 1_000,
+            max_transactions_per_connection: 1_000,
+            max_transaction_bytes: 16 << 20,
+            transaction_timeout_ms: 300_000,
             max_message_bytes: 32 << 20,
             max_frame_bytes: 65_536,
             producer_credit: 1_000,
@@ -122,15 +312,15 @@ pub enum MessagingConfigError {
         max: u64,
     },
     /// A queue name that cannot be an address.
-    #[error("{name:?} cannot name a queue: {why}")]
+    #[error("{name:?} cannot name a queue or topic: {why}")]
     QueueName {
         /// The name.
         name: String,
         /// What is wrong with it.
         why: &'static str,
     },
-    /// A queue declared twice.
-    #[error("queue {name:?} is declared twice")]
+    /// A queue or a topic declared twice.
+    #[error("{name:?} is declared twice")]
     QueueTwice {
         /// The name.
         name: String,
@@ -145,8 +335,8 @@ pub enum MessagingConfigError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// More queues declared than `max_queues` permits.
-    #[error("{declared} queues are declared, max_queues is {max}")]
+    /// More queues and topics declared than `max_queues` permits.
+    #[error("{declared} queues and topics are declared, max_queues is {max}")]
     TooManyQueues {
         /// Queues declared.
         declared: usize,
@@ -164,6 +354,15 @@ impl MessagingConfig {
         let max = u64::MAX;
         in_range("duplicate_window", self.duplicate_window as u64, 1, 200_000)?;
         in_range("max_bytes", self.max_bytes, 1, max)?;
+        in_range("max_stored_bytes", self.max_stored_bytes.unwrap_or(max), 1, max)?;
+        in_range(
+            "max_transactions_per_connection",
+            self.max_transactions_per_connection as u64,
+            1,
+            max,
+        )?;
+        in_range("max_transaction_bytes", self.max_transaction_bytes, 1, 32 << 20)?;
+        in_range("transaction_timeout_ms", self.transaction_timeout_ms, 1, max)?;
         in_range("max_pending_bytes", self.max_pending_bytes, 1, 128 << 20)?;
         in_range("max_connections", self.max_connections as u64, 1, max)?;
         in_range(
@@ -190,7 +389,7 @@ impl MessagingConfig {
             ("topic_prefix", &self.topic_prefix),
         ] {
             if let Some(prefix) = prefix
-                && let Err(why) = check_queue_name(prefix)
+                && let Err(why) = check_address(prefix)
             {
                 return refuse(setting, prefix, why);
             }
@@ -206,23 +405,25 @@ impl MessagingConfig {
     }
 
     fn check_queues(&self) -> Result<(), MessagingConfigError> {
-        if self.queues.len() > self.max_queues {
+        let declared = self.queues.len() + self.topics.len();
+        if declared > self.max_queues {
             return Err(MessagingConfigError::TooManyQueues {
-                declared: self.queues.len(),
+                declared,
                 max: self.max_queues,
             });
         }
-        let mut seen = BTreeSet::new();
+        let (mut queues, mut topics) = (BTreeSet::new(), BTreeSet::new());
         for queue in &self.queues {
-            check_queue_name(&queue.name).map_err(|why| MessagingConfigError::QueueName {
-                name: queue.name.clone(),
-                why,
-            })?;
-            in_range("max_messages", queue.max_messages.unwrap_or(1), 1, u64::MAX)?;
-            in_range("max_bytes", queue.max_bytes.unwrap_or(1), 1, u64::MAX)?;
-            if !seen.insert(queue.name.as_str()) {
-                return Err(MessagingConfigError::QueueTwice {
-                    name: queue.name.clone(),
+            declared_once(&mut queues, &queue.name)?;
+            queue.holding().check()?;
+        }
+        for topic in &self.topics {
+            declared_once(&mut topics, &topic.name)?;
+            topic.holding().check()?;
+            if topic.name.contains(['*', '#']) {
+                return Err(MessagingConfigError::QueueName {
+                    name: topic.name.clone(),
+                    why: "it holds a wildcard",
                 });
             }
         }
@@ -230,8 +431,25 @@ impl MessagingConfig {
     }
 }
 
+fn declared_once<'a>(seen: &mut BTreeSet<&'a str>, name: &'a str) -> Result<(), MessagingConfigError> {
+    check_name(name)?;
+    if seen.insert(name) {
+        return Ok(());
+    }
+    Err(MessagingConfigError::QueueTwice {
+        name: name.to_owned(),
+    })
+}
+
+fn check_name(name: &str) -> Result<(), MessagingConfigError> {
+    check_address(name).map_err(|why| MessagingConfigError::QueueName {
+        name: name.to_owned(),
+        why,
+    })
+}
+
 /// Says what is wrong with a queue name, if anything is.
-pub(crate) fn check_queue_name(name: &str) -> Result<(), &'static str> {
+pub(crate) fn check_address(name: &str) -> Result<(), &'static str> {
     if name.is_empty() {
         Err("it is empty")
     } else if name.len() > MAX_QUEUE_NAME_BYTES {

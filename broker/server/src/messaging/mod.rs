@@ -8,25 +8,29 @@
 //! Who may enter: clients without SASL, with SASL ANONYMOUS, and with SASL PLAIN under any user and password.
 //! There are no rights yet, so the port belongs on a network where everyone is trusted.
 //!
-//! Not there yet, and refused by name with `amqp:not-implemented`: topics and subscriptions, selectors,
-//! browsing, temporary nodes, transactions. A rejected message goes to the queue `DLQ`; time to live
-//! and the annotations of a `modified` outcome are not acted on; a message that is "undeliverable here" may
-//! come to the same link again.
+//! Not there, and refused by name with `amqp:not-implemented`: transactions of several resources, filters
+//! other than selectors and no-local.
 
 mod arrival;
 mod attach;
 mod config;
 mod keep;
+mod manage;
 mod peer;
 mod port;
+mod properties;
 mod registry;
+mod rewrite;
 mod shared;
 mod store;
+mod timer;
 mod types;
 
 pub use config::{
-    MAX_MESSAGE_BYTES, MAX_QUEUE_NAME_BYTES, MessagingConfig, MessagingConfigError, QueueConfig,
+    Full, MAX_MESSAGE_BYTES, MAX_QUEUE_NAME_BYTES, MessagingConfig, MessagingConfigError, QueueConfig,
+    TopicConfig,
 };
+pub use manage::{BrowsedMessage, ManageError, SubscriptionStats, TopicStats};
 pub use types::{
     ConnectionStats, Greeting, LinkKind, LinkStats, ListenError, MessagingStats, QueueStats, Recovered, Stop,
     StoreError, StoreFailure,
@@ -101,6 +105,7 @@ impl Messaging {
         if helpers.is_empty() {
             helpers.spawn(store::follow(Arc::clone(&self.shared)));
             helpers.spawn(store::keep_small(Arc::clone(&self.shared)));
+            helpers.spawn(timer::keep_time(Arc::clone(&self.shared)));
         }
         self.shared.greet(|_| Some(greeting));
         held(&self.ports).spawn(port::serve(listener, Arc::clone(&self.shared)));
@@ -189,6 +194,8 @@ impl Messaging {
             name: link.name.clone(),
             kind: link.kind,
             address: link.address.clone(),
+            selector: link.selector.clone(),
+            subscription: link.subscription.clone(),
         });
         links.collect()
     }
@@ -222,20 +229,8 @@ impl Messaging {
     #[must_use]
     pub fn stats(&self) -> MessagingStats {
         let state = self.shared.look();
-        let queues = state.queues.counts().map(|(name, counts)| QueueStats {
-            name: name.to_owned(),
-            messages: counts.messages,
-            bytes: counts.bytes,
-            unsettled: counts.unsettled,
-            consumers: counts.consumers,
-            producers: counts.producers,
-            received: counts.received,
-            duplicates: counts.duplicates,
-            accepted: counts.accepted,
-            rejected: counts.rejected,
-            requeued: counts.requeued,
-            held: counts.held,
-        });
+        let queues = state.queues.counts();
+        let queues = queues.map(|(name, counts)| QueueStats::new(name, counts));
         MessagingStats {
             connections: self.shared.connections.load(Ordering::Relaxed),
             messages: state.queues.message_count(),

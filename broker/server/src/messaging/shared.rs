@@ -4,7 +4,9 @@
 //! the journal while the lock is held, so that their order is the order of what happened.
 //! Invariant: once the store failed no event reaches the queues any more, so nothing is acknowledged.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -50,6 +52,27 @@ pub(super) struct Shared {
     pub(super) registry: Registry,
     /// What connections that open are told.
     greeting: RwLock<Option<Arc<Greeting>>>,
+    /// Numbers for the addresses of temporary nodes.
+    pub(super) secrets: Secrets,
+    /// Something falls due earlier than the timer knows.
+    pub(super) sooner: Notify,
+}
+
+/// Numbers that nobody outside can guess.
+#[derive(Debug, Default)]
+pub(super) struct Secrets {
+    /// Its keys are random.
+    keys: RandomState,
+    used: AtomicU64,
+}
+
+impl Secrets {
+    /// Never the same twice.
+    pub(super) fn next(&self) -> u128 {
+        let number = self.used.fetch_add(1, Ordering::Relaxed);
+        let half = |which: u8| u128::from(self.keys.hash_one((number, which)));
+        half(0) << 64 | half(1)
+    }
 }
 
 /// What the journal's thread may touch. It never holds the journal itself, so that the journal is closed by
@@ -80,6 +103,8 @@ pub(super) struct State {
     /// Every link that was taken, by a number of its own.
     pub(super) links: BTreeMap<u64, LinkInfo>,
     next_link: u64,
+    /// When the timer will tell the queues the time; none if they did not want to hear it.
+    pub(super) armed: Option<u64>,
 }
 
 /// What others may know of a link.
@@ -90,8 +115,10 @@ pub(super) struct LinkInfo {
     pub(super) link: LinkId,
     pub(super) name: String,
     pub(super) kind: LinkKind,
-    /// Where it leads; none for the anonymous relay.
+    /// Where it leads; none for the anonymous relay and for a coordinator.
     pub(super) address: Option<String>,
+    pub(super) selector: Option<String>,
+    pub(super) subscription: Option<String>,
 }
 
 /// The limits the queues get from the configuration.
@@ -100,6 +127,10 @@ pub(super) fn limits(config: &MessagingConfig) -> Limits {
         max_queues: config.max_queues,
         duplicate_window: config.duplicate_window,
         max_bytes: config.max_bytes,
+        max_stored_bytes: config.max_stored_bytes.unwrap_or(u64::MAX),
+        max_transactions: config.max_transactions_per_connection,
+        transaction_bytes: config.max_transaction_bytes,
+        transaction_ms: config.transaction_timeout_ms,
         max_pending_bytes: config.max_pending_bytes,
         producer_credit: config.producer_credit,
         producer_credit_bytes: config.producer_credit_bytes,
@@ -123,6 +154,7 @@ impl Shared {
             head: Vec::new(),
             links: BTreeMap::new(),
             next_link: 1,
+            armed: None,
         };
         let status = Status {
             shut: AtomicBool::new(false),
@@ -141,6 +173,8 @@ impl Shared {
             connections: AtomicUsize::new(0),
             registry,
             greeting: RwLock::new(None),
+            secrets: Secrets::default(),
+            sooner: Notify::new(),
         })
     }
 
@@ -174,6 +208,12 @@ impl Shared {
     pub(super) fn finish(self: &Arc<Self>, state: &mut State) {
         state.queues.flush();
         self.record(state);
+        if let Some(due) = state.queues.deadline()
+            && state.armed.is_none_or(|armed| due < armed)
+        {
+            state.armed = Some(due);
+            self.sooner.notify_one();
+        }
     }
 
     /// Hands the open batch to the journal, if there is anything in it.

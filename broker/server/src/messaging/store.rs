@@ -2,14 +2,13 @@
 //!
 //! It never acknowledges anything itself. Compaction runs in small steps between the events of connections.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use daymark_broker_core::queues::{QueueLimits, QueueSettings, Recovery, WhenFull};
+use daymark_broker_core::queues::Recovery;
 
-use super::shared::{AmqpQueues, Shared, limits};
-use super::{MessagingConfig, Recovered, StoreError};
+use super::shared::{AmqpQueues, Secrets, Shared, limits};
+use super::{MessagingConfig, Recovered, StoreError, properties};
 use crate::store::{Batch, BoxError, Fenced, Log, Record};
 
 /// How often the size of the store is looked at.
@@ -24,7 +23,9 @@ pub(super) fn recover(
     fenced: Box<dyn Fenced>,
     config: &MessagingConfig,
 ) -> Result<(Log, AmqpQueues, Recovered), StoreError> {
-    let mut recovery = Recovery::new(limits(config)).keyed(random());
+    let mut recovery = Recovery::new(limits(config))
+        .reading(properties::read)
+        .keyed(Secrets::default().next());
     let mut visit = |record: Record<'_>| {
         recovery
             .record(record.seq, record.kind, record.body)
@@ -33,16 +34,10 @@ pub(super) fn recover(
     let journal = fenced.recover(&mut visit)?;
     let mut queues: AmqpQueues = recovery.finish(journal.next_seq())?;
     for queue in &config.queues {
-        let limits = QueueLimits {
-            max_messages: queue.max_messages.unwrap_or(u64::MAX),
-            max_bytes: queue.max_bytes.unwrap_or(u64::MAX),
-        };
-        let settings = QueueSettings {
-            limits,
-            when_full: WhenFull::Block,
-            ..QueueSettings::default()
-        };
-        queues.declare(&queue.name, settings)?;
+        queues.declare(&queue.name, queue.settings())?;
+    }
+    for topic in &config.topics {
+        queues.declare_topic(&topic.name, topic.settings())?;
     }
     let mut batch = Batch::new();
     let mut head = Vec::new();
@@ -61,12 +56,6 @@ pub(super) fn recover(
         queues: queues.queue_count(),
     };
     Ok((journal, queues, recovered))
-}
-
-/// Unpredictable from outside: the standard library takes it from the system.
-fn random() -> u128 {
-    let half = || u128::from(RandomState::new().hash_one(0u8));
-    half() << 64 | half()
 }
 
 /// Tells the queues what the journal finished, as long as the process serves.
@@ -123,7 +112,7 @@ async fn compact(shared: &Arc<Shared>, before: u64) {
 
 /// Waits until everything up to `position` is durable; false if the store was shut before. The pace of a
 /// compaction is that of the disk.
-async fn became_durable(shared: &Shared, position: u64) -> bool {
+pub(super) async fn became_durable(shared: &Shared, position: u64) -> bool {
     while shared.status.durable() < position {
         if shared.status.is_shut() {
             return false;

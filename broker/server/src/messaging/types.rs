@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use daymark_broker_core::queues::{RecordError, Refused};
+use daymark_broker_core::queues::{QueueCounts, RecordError, Refused};
 use daymark_client::proto::{BrokerAddress, Epoch, GroupName, MemberName};
 use serde::Serialize;
 
@@ -128,12 +128,43 @@ pub struct QueueStats {
     pub duplicates: u64,
     /// Messages removed because a consumer accepted them.
     pub accepted: u64,
-    /// Messages removed because a consumer rejected them.
+    /// Messages a consumer rejected.
     pub rejected: u64,
     /// Deliveries that came back and were queued again.
     pub requeued: u64,
+    /// Messages whose time was over.
+    pub expired: u64,
+    /// Messages that went to the dead letters, expired ones included.
+    pub dead_lettered: u64,
+    /// Messages dropped because nobody wanted them as dead letters, or to make room.
+    pub dropped: u64,
+    /// Messages that wait for their time, out of those in it.
+    pub delayed: u64,
     /// Whether producers are held back by a limit.
     pub held: bool,
+}
+
+impl QueueStats {
+    pub(super) fn new(name: &str, counts: &QueueCounts) -> Self {
+        Self {
+            name: name.to_owned(),
+            messages: counts.messages,
+            bytes: counts.bytes,
+            unsettled: counts.unsettled,
+            consumers: counts.consumers,
+            producers: counts.producers,
+            received: counts.received,
+            duplicates: counts.duplicates,
+            accepted: counts.accepted,
+            rejected: counts.rejected,
+            requeued: counts.requeued,
+            expired: counts.expired,
+            dead_lettered: counts.dead_lettered,
+            dropped: counts.dropped,
+            delayed: counts.delayed,
+            held: counts.held,
+        }
+    }
 }
 
 /// An open connection.
@@ -161,6 +192,10 @@ pub enum LinkKind {
     Producer,
     /// It takes messages.
     Consumer,
+    /// It gets copies of messages.
+    Browser,
+    /// It begins and ends transactions.
+    Coordinator,
 }
 
 /// A link of some connection.
@@ -174,6 +209,10 @@ pub struct LinkStats {
     pub name: String,
     /// What it does.
     pub kind: LinkKind,
-    /// Where it leads; absent for the anonymous relay.
+    /// Where it leads; absent for the anonymous relay and for a coordinator.
     pub address: Option<String>,
+    /// Its message selector, if it has one.
+    pub selector: Option<String>,
+    /// The name of its subscription, if that has one.
+    pub subscription: Option<String>,
 }

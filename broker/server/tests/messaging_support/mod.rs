@@ -15,7 +15,7 @@ use bytes::Bytes;
 use daymark_amqp::message::MessageBuilder;
 use daymark_amqp::{
     AmqpError, AttachOptions, CloseReason, Config, Connection, DeliveryId, DeliveryState, Event, LinkId,
-    Message, OpenOptions, Outcome, Outgoing, Sasl, SessionId, Symbol,
+    Message, OpenOptions, Outcome, Outgoing, RemoteAttach, Sasl, SessionId, Symbol, Target, TxnId, txn,
 };
 use daymark_broker_server::messaging::{
     Greeting, Messaging, MessagingConfig, MessagingStats, QueueConfig, Recovered, Stop,
@@ -35,10 +35,13 @@ pub(crate) struct Broker {
     runtime: Runtime,
 }
 
-/// One queue, `q`.
+/// One queue, `q`, that drops what is rejected.
 pub(crate) fn one_queue() -> MessagingConfig {
     MessagingConfig {
-        queues: vec![QueueConfig::new("q")],
+        queues: vec![QueueConfig {
+            dead_letter: String::new(),
+            ..QueueConfig::new("q")
+        }],
         ..MessagingConfig::default()
     }
 }
@@ -101,6 +104,12 @@ impl Broker {
             assert!(Instant::now() < deadline, "waiting for {what}: {stats:?}");
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Waits for something asynchronous.
+    pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        let bounded = async { tokio::time::timeout(PATIENCE, future).await };
+        self.runtime.block_on(bounded).expect("an answer in time")
     }
 
     pub(crate) fn failure(&self) -> String {
@@ -260,16 +269,38 @@ impl Client {
         self.attached(link)
     }
 
-    fn attached(&mut self, link: LinkId) -> Result<LinkId, AmqpError> {
-        let refused = self.wait("attach", |event| match event {
-            Event::LinkAttached { link: of, attach } if *of == link => Some(attach.is_refused()),
+    /// As [`attach_sender`](Self::attach_sender), with what the broker answered.
+    pub(crate) fn attach_sender_for_answer(
+        &mut self,
+        attach: AttachOptions,
+    ) -> Result<(LinkId, RemoteAttach), AmqpError> {
+        let link = self.amqp.attach_sender(self.session.unwrap(), attach).unwrap();
+        self.answered(link)
+    }
+
+    /// As [`attach_receiver`](Self::attach_receiver), with what the broker answered.
+    pub(crate) fn attach_receiver_for_answer(
+        &mut self,
+        attach: AttachOptions,
+    ) -> Result<(LinkId, RemoteAttach), AmqpError> {
+        let link = self.amqp.attach_receiver(self.session.unwrap(), attach).unwrap();
+        self.answered(link)
+    }
+
+    fn answered(&mut self, link: LinkId) -> Result<(LinkId, RemoteAttach), AmqpError> {
+        let answer = self.wait("attach", |event| match event {
+            Event::LinkAttached { link: of, attach } if *of == link => Some((**attach).clone()),
             _ => None,
         });
-        if refused {
+        if answer.is_refused() {
             Err(self.detached(link).expect("a refusal says why"))
         } else {
-            Ok(link)
+            Ok((link, answer))
         }
+    }
+
+    fn attached(&mut self, link: LinkId) -> Result<LinkId, AmqpError> {
+        self.answered(link).map(|(link, _)| link)
     }
 
     pub(crate) fn detached(&mut self, link: LinkId) -> Option<AmqpError> {
@@ -361,6 +392,89 @@ impl Client {
             } if *of == link && *id == delivery => Some(()),
             _ => None,
         });
+    }
+
+    /// A link to the transaction coordinator.
+    pub(crate) fn coordinator(&mut self) -> LinkId {
+        let attach = AttachOptions {
+            target: Some(Target::Coordinator {
+                capabilities: vec![txn::LOCAL_TRANSACTIONS],
+            }),
+            ..AttachOptions::to("coordinator", "")
+        };
+        self.attach_sender(attach).unwrap()
+    }
+
+    /// Declares a transaction.
+    pub(crate) fn declare(&mut self, coordinator: LinkId) -> TxnId {
+        let delivery = self.send(coordinator, txn::declare(None));
+        self.wait("declared", |event| match event {
+            Event::Disposition {
+                delivery: id,
+                state: Some(DeliveryState::Declared(txn)),
+                ..
+            } if *id == delivery => Some(txn.clone()),
+            _ => None,
+        })
+    }
+
+    /// Commits, or rolls back if `fail`.
+    pub(crate) fn discharge(&mut self, coordinator: LinkId, txn: &TxnId, fail: bool) -> Outcome {
+        let delivery = self.send(coordinator, txn::discharge(txn, fail));
+        self.outcome(coordinator, delivery)
+    }
+
+    /// Sends under a transaction and waits for the provisional outcome.
+    pub(crate) fn put_in(&mut self, txn: &TxnId, link: LinkId, payload: Bytes) -> Outcome {
+        let deadline = Instant::now() + PATIENCE;
+        while self.amqp.sendable(link) == 0 {
+            assert!(Instant::now() < deadline, "no credit came: {:?}", self.events);
+            self.step();
+        }
+        let outgoing = Outgoing {
+            txn: Some(txn.clone()),
+            ..Outgoing::new(payload)
+        };
+        let delivery = self.amqp.send(link, outgoing).unwrap();
+        self.wait("provisional outcome", |event| match event {
+            Event::Disposition {
+                link: of,
+                delivery: id,
+                state: Some(state),
+                settled: true,
+                ..
+            } if *of == link && *id == delivery => state.outcome().cloned(),
+            _ => None,
+        })
+    }
+
+    /// Accepts under a transaction; the delivery is settled here.
+    pub(crate) fn accept_in(&mut self, txn: &TxnId, message: &Message) {
+        let state = DeliveryState::Transactional {
+            txn: txn.clone(),
+            outcome: Some(Outcome::Accepted),
+        };
+        self.amqp
+            .settle(message.link, message.delivery, state, true)
+            .unwrap();
+        self.step();
+    }
+
+    /// The texts of all that is there for a link, found by draining it.
+    pub(crate) fn drain(&mut self, link: LinkId) -> Vec<String> {
+        self.amqp.grant_credit(link, 1_000, true).unwrap();
+        let mut texts = Vec::new();
+        loop {
+            let next = self.wait("message or drained", |event| match event {
+                Event::Message(message) if message.link == link => Some(Some(text(message))),
+                Event::Drained { link: of } if *of == link => Some(None),
+                _ => None,
+            });
+            match next {
+                Some(text) => texts.push(text),
+                None => return texts,
+            }
+        }
     }
 
     /// Writes what the engine would not.

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
-use daymark_amqp::{AcceptOptions, AmqpError, DeliveryId, LinkId, RemoteAttach, condition};
-use daymark_broker_core::queues::{Arrival, ConsumerOptions, ProducerId, QueueId, Settlement};
+use bytes::Bytes;
+use daymark_amqp::{AmqpError, DeliveryId, Fields, LinkId, condition};
+use daymark_broker_core::queues::{ConsumerId, MessageRef, ProducerId, QueueId, Settlement};
 
-use super::super::attach::{self, Wish};
-use super::super::shared::{LinkInfo, State};
-use super::super::types::LinkKind;
-use super::{Input, Link, Peer, Reply, settlement_of};
+use super::super::arrival::Letter;
+use super::super::attach::{self, Place};
+use super::super::rewrite::with_annotations;
+use super::super::shared::State;
+use super::super::timer;
+use super::transactions::provisionally_accepted;
+use super::{Input, Link, Peer, Reply, Work};
 
 impl Peer {
     /// Tells the queues what happened and fetches what they want done, under one lock.
@@ -18,6 +22,7 @@ impl Peer {
             self.inputs.clear();
             return;
         };
+        state.queues.tick(timer::now());
         let writable = self.amqp.is_writable();
         if writable != self.writable {
             self.writable = writable;
@@ -39,27 +44,42 @@ impl Peer {
             Input::Publish {
                 link,
                 producer,
-                to,
-                arrival,
+                letter,
                 delivery,
-            } => {
-                if let Err(error) = self.publish(state, producer, link, to, arrival, delivery) {
-                    // What comes after it in this batch is counted twice, and the credit renewed earlier.
-                    state.queues.credit_left(producer, self.amqp.credit(link));
-                    if let Some(delivery) = delivery {
-                        self.replies.push(Reply::Reject(link, delivery, error));
-                    }
-                }
-            }
+                txn,
+            } => self.publish(state, (link, producer), letter, delivery, txn),
             Input::Spent { producer, left } => state.queues.credit_left(producer, left),
             Input::Settle {
+                link,
                 consumer,
                 message,
                 settlement,
                 confirm,
+                txn: Some(work),
+                ..
             } => {
+                let taken = self.settle_in(state, consumer, message, settlement, confirm, work);
+                if let Err(error) = taken {
+                    self.replies.push(Reply::End(link, error));
+                }
+            }
+            Input::Settle {
+                consumer,
+                message,
+                settlement,
+                annotations,
+                confirm,
+                txn: None,
+                ..
+            } => {
+                let amended = annotations.and_then(|added| self.amended(state, consumer, message, &added));
                 // The peer may settle what a detach has just queued again.
-                let _ = state.queues.settle(consumer, message, settlement, confirm);
+                let _ = match amended {
+                    Some(payload) => state
+                        .queues
+                        .settle_amended(consumer, message, settlement, payload, confirm),
+                    None => state.queues.settle(consumer, message, settlement, confirm),
+                };
             }
             Input::Credit {
                 consumer,
@@ -73,113 +93,123 @@ impl Peer {
                 };
                 self.replies.push(reply);
             }
-            Input::DetachProducer(id, number) => {
-                state.links.remove(&number);
-                state.queues.detach_producer(id);
-            }
-            Input::DetachConsumer(id, number) => {
-                state.links.remove(&number);
-                state.queues.detach_consumer(id);
-            }
-            Input::LoseConsumer(id, number) => {
-                state.links.remove(&number);
-                state.queues.lose_consumer(id);
-            }
+            Input::Declare { link, delivery } => self.declare(state, link, delivery),
+            Input::Discharge {
+                link,
+                delivery,
+                txn,
+                fail,
+            } => self.discharge(state, link, delivery, txn, fail),
+            Input::Detach { held, ended } => self.detach(state, *held, ended),
+            Input::Forget(held) => self.forget(state, &held),
         }
     }
 
     fn publish(
-        &self,
-        state: &mut State,
-        producer: ProducerId,
-        link: LinkId,
-        to: Option<String>,
-        arrival: Arrival,
-        delivery: Option<DeliveryId>,
-    ) -> Result<(), AmqpError> {
-        let anonymous = matches!(
-            self.links.get(&link),
-            Some(Link::Producer { anonymous: true, .. })
-        );
-        let queue: Option<QueueId> = match to {
-            Some(to) => Some(attach::find_queue(&mut state.queues, &self.shared.config, &to)?),
-            None if anonymous => {
-                let text = "a message on an anonymous link needs a `to` property";
-                return Err(AmqpError::new(condition::INVALID_FIELD, text));
-            }
-            None => None,
-        };
-        let published = state.queues.publish(producer, queue, arrival, delivery);
-        published.map_err(|refused| attach::refusal(&refused))
-    }
-
-    fn attach(
         &mut self,
         state: &mut State,
-        link: LinkId,
-        attach: &RemoteAttach,
-    ) -> Result<AcceptOptions, AmqpError> {
-        let config = &self.shared.config;
-        if self.links.len() >= config.max_links_per_connection {
-            let text = format!("a connection may have {} links", config.max_links_per_connection);
-            return Err(AmqpError::new(condition::RESOURCE_LIMIT_EXCEEDED, text));
+        (link, producer): (LinkId, ProducerId),
+        letter: Letter,
+        delivery: Option<DeliveryId>,
+        txn: Option<Work>,
+    ) {
+        let done = self.destination(state, link, &letter).and_then(|queue| {
+            let arrival = letter.arrival;
+            let Some(work) = txn else {
+                let published = state.queues.publish(producer, queue, arrival, delivery);
+                return published
+                    .map(|()| None)
+                    .map_err(|refused| attach::refusal(&refused));
+            };
+            let txn = self.transaction(work.0)?;
+            let published = state.queues.publish_in(txn, producer, queue, arrival);
+            published
+                .map(|()| Some(txn.to_bits()))
+                .map_err(|refused| attach::refusal(&refused))
+        });
+        match (done, delivery) {
+            (Ok(Some(txn)), Some(delivery)) => {
+                let state = provisionally_accepted(txn);
+                self.replies.push(Reply::Settle(link, delivery, state));
+            }
+            (Ok(_), _) => {}
+            (Err(error), delivery) => {
+                // What comes after it in this batch is counted twice, and the credit renewed earlier.
+                state.queues.credit_left(producer, self.amqp.credit(link));
+                match delivery {
+                    Some(delivery) => self.replies.push(Reply::Reject(link, delivery, error)),
+                    None => tracing::debug!(%error, "a message sent settled was dropped"),
+                }
+            }
         }
-        let info = |kind, address: Option<&str>| LinkInfo {
-            connection: self.entry.id,
-            link,
-            name: attach.name.clone(),
-            kind,
-            address: address.map(str::to_owned),
-        };
-        let State { queues, .. } = state;
-        let refused = |refused| attach::refusal(&refused);
-        let held = match attach::wish(attach)? {
-            Wish::SendTo(address) => {
-                let queue = attach::find_queue(queues, config, &address)?;
-                let id = queues
-                    .attach_producer(self.owner, link, Some(queue))
-                    .map_err(refused)?;
-                let number = state.add_link(info(LinkKind::Producer, Some(&address)));
-                Link::Producer {
-                    id,
-                    number,
-                    anonymous: false,
-                }
-            }
-            Wish::SendAnywhere => {
-                let id = queues.attach_producer(self.owner, link, None).map_err(refused)?;
-                let number = state.add_link(info(LinkKind::Producer, None));
-                Link::Producer {
-                    id,
-                    number,
-                    anonymous: true,
-                }
-            }
-            Wish::ReceiveFrom { address, settled } => {
-                let queue = attach::find_queue(queues, config, &address)?;
-                let options = ConsumerOptions {
-                    settled,
-                    ..ConsumerOptions::default()
-                };
-                let id = queues
-                    .attach_consumer(self.owner, link, queue, options)
-                    .map_err(refused)?;
-                let number = state.add_link(info(LinkKind::Consumer, Some(&address)));
-                Link::Consumer {
-                    id,
-                    number,
-                    default_outcome: default_outcome(attach),
-                    starved: false,
-                }
-            }
-        };
-        self.links.insert(link, held);
-        Ok(attach::acceptance(attach, config))
     }
-}
 
-fn default_outcome(attach: &RemoteAttach) -> Settlement {
-    let source = attach.source.as_ref();
-    let outcome = source.and_then(|source| source.default_outcome.as_ref());
-    outcome.map_or(Settlement::Released, settlement_of)
+    /// A message with the annotations its consumer put in; none if it would grow beyond what may be sent.
+    fn amended(
+        &self,
+        state: &State,
+        consumer: ConsumerId,
+        message: MessageRef,
+        added: &Fields,
+    ) -> Option<Bytes> {
+        let payload = state.queues.payload(consumer, message)?;
+        let added: Vec<_> = added
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        let amended = with_annotations(payload, &added).ok()?;
+        (amended.len() as u64 <= self.shared.config.max_message_bytes).then_some(amended)
+    }
+
+    /// Where a message of an anonymous link goes; none for a link that is bound.
+    fn destination(
+        &self,
+        state: &mut State,
+        link: LinkId,
+        letter: &Letter,
+    ) -> Result<Option<QueueId>, AmqpError> {
+        let Some(Link::Producer { anonymous: true, .. }) = self.links.get(&link) else {
+            return Ok(None);
+        };
+        let Some(to) = &letter.to else {
+            let text = "a message on an anonymous link needs a `to` property";
+            return Err(AmqpError::new(condition::INVALID_FIELD, text));
+        };
+        let place = Place {
+            address: to.clone(),
+            kind: letter.kind,
+            temporary: false,
+        };
+        self.find(state, &place).map(|(queue, _)| Some(queue))
+    }
+
+    /// A consumer settles under a transaction. A peer that settles at last what it said before, under a
+    /// transaction that is over, changes nothing by it.
+    fn settle_in(
+        &self,
+        state: &mut State,
+        consumer: ConsumerId,
+        message: MessageRef,
+        settlement: Settlement,
+        confirm: Option<DeliveryId>,
+        work: Work,
+    ) -> Result<(), AmqpError> {
+        let settled = confirm.is_none();
+        let txn = match self.transaction(work.0) {
+            Ok(txn) => txn,
+            Err(_) if settled => {
+                let _ = state.queues.settle(consumer, message, Settlement::Released, None);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let held = state
+            .queues
+            .settle_in(txn, consumer, message, settlement, settled);
+        // The transaction is void, and its commit will say why. What the peer has forgotten is queued again.
+        if held.is_err() && settled {
+            let _ = state.queues.settle(consumer, message, Settlement::Failed, None);
+        }
+        Ok(())
+    }
 }

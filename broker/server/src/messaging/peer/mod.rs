@@ -3,9 +3,11 @@
 //! It never touches a socket. Each turn gathers what the peer said, takes the lock once, and performs what
 //! came out. Invariant: what the queues hand out is either sent or given back at once.
 
+mod attaching;
 mod exchange;
 mod opening;
 mod perform;
+mod transactions;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,52 +15,82 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use daymark_amqp::{
-    AcceptOptions, AmqpError, CloseReason, Connection, Credentials, DeliveryId, DeliveryState, Event, LinkId,
-    Message, Outcome, RemoteAttach, SaslCode, condition,
+    AcceptOptions, AmqpError, CloseReason, Connection, Credentials, DeliveryId, DeliveryState, Event, Fields,
+    LinkId, Message, Outcome, RemoteAttach, SaslCode, condition,
 };
-use daymark_broker_core::queues::{Action, Arrival, ConsumerId, MessageRef, OwnerId, ProducerId, Settlement};
+use daymark_broker_core::queues::{
+    Action, ConsumerId, MessageRef, OwnerId, ProducerId, QueueId, Settlement, SubscriptionKey,
+};
 
-use super::arrival;
+use super::arrival::{self, Letter};
 use super::keep::Keeper;
 use super::registry::{Entry, Order};
 use super::shared::Shared;
+use super::timer;
+use attaching::COORDINATOR_CREDIT;
 
-/// A link the queues know.
+/// A link that was taken. Its number is what it is called outside of this connection.
 #[derive(Debug)]
 enum Link {
     Producer {
         id: ProducerId,
         number: u64,
         anonymous: bool,
+        /// The node that was made for it and goes with it.
+        made: Option<QueueId>,
     },
     Consumer {
         id: ConsumerId,
-        /// What it is called outside of this connection.
         number: u64,
         default_outcome: Settlement,
         /// It was cut off because it holds too many unsettled deliveries.
         starved: bool,
+        /// The durable subscription it takes from, which ends if the peer closes the link.
+        subscription: Option<Box<SubscriptionKey>>,
+        /// The node that was made for it and goes with it.
+        made: Option<QueueId>,
+    },
+    Coordinator {
+        number: u64,
     },
 }
 
 impl Link {
     const fn number(&self) -> u64 {
         match self {
-            Self::Producer { number, .. } | Self::Consumer { number, .. } => *number,
+            Self::Producer { number, .. } | Self::Consumer { number, .. } | Self::Coordinator { number } => {
+                *number
+            }
+        }
+    }
+
+    /// The node that was made for it.
+    const fn made(&self) -> Option<QueueId> {
+        match self {
+            Self::Producer { made, .. } | Self::Consumer { made, .. } => *made,
+            Self::Coordinator { .. } => None,
+        }
+    }
+
+    const fn set_number(&mut self, to: u64) {
+        match self {
+            Self::Producer { number, .. } | Self::Consumer { number, .. } | Self::Coordinator { number } => {
+                *number = to;
+            }
         }
     }
 }
 
-/// Something the queues have to hear.
+/// Something the queues have to hear. A transaction is what the peer says it is, and perhaps none of its own.
 #[derive(Debug)]
 enum Input {
     Attach(LinkId, Box<RemoteAttach>),
     Publish {
         link: LinkId,
         producer: ProducerId,
-        to: Option<String>,
-        arrival: Arrival,
+        letter: Letter,
         delivery: Option<DeliveryId>,
+        txn: Option<Work>,
     },
     /// The producer's credit fell to this without a message that could be published.
     Spent {
@@ -66,21 +98,43 @@ enum Input {
         left: u32,
     },
     Settle {
+        link: LinkId,
         consumer: ConsumerId,
         message: MessageRef,
         settlement: Settlement,
+        /// Message annotations to be put in.
+        annotations: Option<Arc<Fields>>,
         confirm: Option<DeliveryId>,
+        txn: Option<Work>,
     },
     Credit {
         consumer: ConsumerId,
         credit: u32,
         drain: bool,
     },
-    DetachProducer(ProducerId, u64),
-    DetachConsumer(ConsumerId, u64),
-    /// The consumer went with its connection, which nobody closed.
-    LoseConsumer(ConsumerId, u64),
+    Declare {
+        link: LinkId,
+        delivery: DeliveryId,
+    },
+    Discharge {
+        link: LinkId,
+        delivery: DeliveryId,
+        /// None if the peer made the name up.
+        txn: Option<u64>,
+        fail: bool,
+    },
+    Detach {
+        held: Box<Link>,
+        /// The peer closed it for good.
+        ended: bool,
+    },
+    /// A link whose queue is gone.
+    Forget(Box<Link>),
 }
+
+/// The number of a transaction that something is done under; none if the peer made its name up.
+#[derive(Clone, Copy, Debug)]
+struct Work(Option<u64>);
 
 /// What the engine has to be told outside the lock.
 #[derive(Debug)]
@@ -88,6 +142,9 @@ enum Reply {
     Accept(LinkId, Box<AcceptOptions>),
     Refuse(LinkId, AmqpError),
     Reject(LinkId, DeliveryId, AmqpError),
+    Settle(LinkId, DeliveryId, DeliveryState),
+    /// End a link of ours.
+    End(LinkId, AmqpError),
 }
 
 /// One connection without its socket.
@@ -103,6 +160,10 @@ pub(super) struct Peer {
     waiting: Option<Instant>,
     keeper: Keeper,
     links: BTreeMap<LinkId, Link>,
+    /// Temporary nodes made for its links.
+    made: usize,
+    /// The transactions it declared, each with the number of the link it was declared on.
+    transactions: BTreeMap<u64, u64>,
     inputs: Vec<Input>,
     replies: Vec<Reply>,
     actions: Vec<Action<LinkId, DeliveryId>>,
@@ -110,6 +171,8 @@ pub(super) struct Peer {
     /// The store is far behind: read nothing for now.
     pub(super) paused: bool,
     closing: bool,
+    /// It ended without a word: what was out to it counts as failed once more.
+    lost: bool,
 }
 
 impl Peer {
@@ -131,12 +194,15 @@ impl Peer {
             waiting: None,
             keeper: Keeper::default(),
             links: BTreeMap::new(),
+            made: 0,
+            transactions: BTreeMap::new(),
             inputs: Vec::new(),
             replies: Vec::new(),
             actions: Vec::new(),
             writable: true,
             paused: false,
             closing: false,
+            lost: false,
         }
     }
 
@@ -228,13 +294,22 @@ impl Peer {
                 Event::SaslResponse(_) => self.answer_sasl(SaslCode::Auth),
                 Event::RemoteOpen(_) => self.on_open(),
                 Event::Closed(reason) => self.on_closed(&reason),
-                // We start no links and no SASL exchange, and take no coordinator; sessions need nothing.
+                Event::Declare {
+                    link,
+                    delivery,
+                    global_id,
+                } => self.on_declare(link, delivery, global_id.as_ref()),
+                Event::Discharge {
+                    link,
+                    delivery,
+                    txn,
+                    fail,
+                } => self.on_discharge(link, delivery, &txn, fail),
+                // We start no links and no SASL exchange; sessions need nothing.
                 Event::LinkAttached { .. }
                 | Event::Drained { .. }
                 | Event::SaslChallenge(_)
                 | Event::SaslOutcome { .. }
-                | Event::Declare { .. }
-                | Event::Discharge { .. }
                 | Event::SessionBegun { .. }
                 | Event::SessionEnded { .. } => {}
             }
@@ -262,14 +337,17 @@ impl Peer {
 
     fn on_closed(&mut self, reason: &CloseReason) {
         self.closing = true;
+        self.lost = match reason {
+            CloseReason::Local | CloseReason::Remote(_) => false,
+            CloseReason::Violation(_)
+            | CloseReason::IdleTimeout
+            | CloseReason::WriteTimeout
+            | CloseReason::HandshakeTimeout
+            | CloseReason::SaslFailed(_)
+            | CloseReason::UnsupportedProtocol(_)
+            | CloseReason::TransportLost => true,
+        };
         self.waiting = None;
-        if !matches!(reason, CloseReason::Local | CloseReason::Remote(_)) {
-            for input in &mut self.inputs {
-                if let Input::DetachConsumer(id, number) = *input {
-                    *input = Input::LoseConsumer(id, number);
-                }
-            }
-        }
         // Before the peer reads our close: it may come again at once, under the same name.
         self.shared.registry.release(&self.entry);
         tracing::debug!(container = self.entry.container(), ?reason, "connection ended");
@@ -281,18 +359,16 @@ impl Peer {
         };
         let (link, producer) = (message.link, *id);
         let delivery = (!message.settled).then_some(message.delivery);
-        let read = match message.txn {
-            Some(_) => Err(no_transactions()),
-            None => arrival::read(self.keeper.keep(message.payload), *anonymous),
-        };
+        let txn = message.txn.as_ref().map(|txn| Work(transactions::number_of(txn)));
+        let read = arrival::read(self.keeper.keep(message.payload), *anonymous, timer::now());
         let error = match read {
-            Ok((arrival, to)) => {
+            Ok(letter) => {
                 return self.inputs.push(Input::Publish {
                     link,
                     producer,
-                    to,
-                    arrival,
+                    letter,
                     delivery,
+                    txn,
                 });
             }
             Err(error) => error,
@@ -327,20 +403,21 @@ impl Peer {
         else {
             return;
         };
-        if state.as_ref().is_some_and(|state| state.txn().is_some()) {
-            // What would happen with a commit must not happen now.
-            return self.cut_off(link, no_transactions());
-        }
+        let txn = state.as_ref().and_then(DeliveryState::txn);
+        let txn = txn.map(|txn| Work(transactions::number_of(txn)));
         let settlement = match (state.as_ref().and_then(DeliveryState::outcome), settled) {
             (Some(outcome), _) => settlement_of(outcome),
             (None, true) => *default_outcome,
             (None, false) => return, // Not decided yet.
         };
         self.inputs.push(Input::Settle {
+            link,
             consumer: *id,
             message: MessageRef::from_bits(context),
             settlement,
+            annotations: state.as_ref().and_then(annotations_of),
             confirm: (!settled).then_some(delivery),
+            txn,
         });
         if settled {
             self.feed(link);
@@ -399,8 +476,10 @@ impl Peer {
 
     fn on_detached(&mut self, link: LinkId, closed: bool, by_peer: bool) {
         match self.links.remove(&link) {
-            Some(Link::Producer { id, number, .. }) => self.inputs.push(Input::DetachProducer(id, number)),
-            Some(Link::Consumer { id, number, .. }) => self.inputs.push(Input::DetachConsumer(id, number)),
+            Some(held) => self.inputs.push(Input::Detach {
+                held: Box::new(held),
+                ended: closed && by_peer,
+            }),
             // Its attach may still be among the inputs: a link that came and went.
             None => self
                 .inputs
@@ -417,26 +496,31 @@ fn settlement_of(outcome: &Outcome) -> Settlement {
         Outcome::Accepted => Settlement::Accepted,
         Outcome::Rejected(_) => Settlement::Rejected,
         Outcome::Released => Settlement::Released,
-        // "Undeliverable here" counts as a failure; the link may be given the message again.
         Outcome::Modified {
             delivery_failed,
             undeliverable_here,
             ..
-        } => {
-            if *delivery_failed || *undeliverable_here {
-                Settlement::Failed
-            } else {
-                Settlement::Released
-            }
-        }
+        } => match (*delivery_failed, *undeliverable_here) {
+            (failed, true) => Settlement::Undeliverable { failed },
+            (true, false) => Settlement::Failed,
+            (false, false) => Settlement::Released,
+        },
     }
 }
 
-fn no_transactions() -> AmqpError {
-    AmqpError::new(
-        condition::NOT_IMPLEMENTED,
-        "transactions: this broker does not have that yet",
-    )
+/// The annotations that a modified message gets.
+fn annotations_of(state: &DeliveryState) -> Option<Arc<Fields>> {
+    match state.outcome() {
+        Some(Outcome::Modified { annotations, .. }) => annotations.clone(),
+        Some(Outcome::Accepted | Outcome::Rejected(_) | Outcome::Released) | None => None,
+    }
+}
+
+/// What a delivery that is settled without an outcome means on this link.
+fn settlement_of_default(attach: &RemoteAttach) -> Settlement {
+    let source = attach.source.as_ref();
+    let outcome = source.and_then(|source| source.default_outcome.as_ref());
+    outcome.map_or(Settlement::Released, settlement_of)
 }
 
 fn reject(amqp: &mut Connection, link: LinkId, delivery: DeliveryId, error: AmqpError) {

@@ -17,7 +17,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const SOLE_CONNECTION: &str = "sole-connection-for-container";
 
 /// What is offered to everyone.
-const OFFERED: [&str; 2] = [SOLE_CONNECTION, "ANONYMOUS-RELAY"];
+const OFFERED: [&str; 4] = [
+    SOLE_CONNECTION,
+    "DELAYED_DELIVERY",
+    "ANONYMOUS-RELAY",
+    "SHARED-SUBS",
+];
 
 impl Peer {
     pub(super) fn on_open(&mut self) {
@@ -38,6 +43,7 @@ impl Peer {
         match self.shared.registry.claim(&self.entry, container, alone, now) {
             Claim::Granted => {
                 self.waiting = None;
+                self.shared.look().queues.set_container(self.owner, container);
                 self.open(false);
             }
             Claim::Busy if now < until => {}
