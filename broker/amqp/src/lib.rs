@@ -39,6 +39,8 @@ mod connection;
 mod desc;
 mod error;
 mod event;
+#[cfg(test)]
+mod exchanges;
 mod list;
 pub mod message;
 mod output;

@@ -60,6 +60,8 @@ fn value() -> impl Strategy<Value = Value> {
             vec((inner.clone(), inner.clone()), 0..5).prop_map(Value::Map),
             vec(any::<u32>(), 0..8)
                 .prop_map(|items| Value::Array(items.into_iter().map(Value::Uint).collect())),
+            // Arrays of every scalar type.
+            (scalar(), 1..6_usize).prop_map(|(item, count)| Value::Array(vec![item; count])),
             vec(symbol(), 0..8)
                 .prop_map(|items| Value::Array(items.into_iter().map(Value::Symbol).collect())),
             vec(vec(inner.clone(), 0..3), 1..4)

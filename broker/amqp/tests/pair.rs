@@ -152,6 +152,30 @@ fn a_large_message_crosses_in_frames_of_512_bytes_whatever_the_reads_cut() {
 }
 
 #[test]
+fn sixteen_mebibytes_cross_in_the_smallest_frames_and_leave_nothing_behind() {
+    let smallest = Config {
+        max_frame_size: 512,
+        ..Config::default()
+    };
+    let mut pair = Pair::open_with(Config::default(), smallest);
+    let (session, _) = pair.session();
+    let (here, there) = pair.sending_link(session, "l");
+    pair.credit_to_client(there, 1);
+    let body = Bytes::from(vec![16; 16 << 20]);
+    pair.client.send(here, Outgoing::new(body.clone())).unwrap();
+    let mut got = Vec::new();
+    while got.is_empty() {
+        // The session window lets so many frames through at a time.
+        assert!(pair.client.output_len() > 0, "neither side has anything to say");
+        assert!(pair.client.output_len() <= 2_048 * 512);
+        got = messages(pair.at_server());
+        pair.at_client();
+    }
+    assert_eq!(got[0].payload, body);
+    assert_eq!((pair.client.output_len(), pair.server.input_len()), (0, 0));
+}
+
+#[test]
 fn a_shut_session_window_holds_frames_back_and_opening_it_lets_them_go() {
     let tiny = Config {
         max_frame_size: 512,
