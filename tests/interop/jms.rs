@@ -52,8 +52,43 @@ const CASES: &[&str] = &[
     "anIdleConnectionIsKeptAlive",
     // When and in which order.
     "higherPrioritiesGoFirst",
+    "anExpiredMessageIsNotDelivered",
+    "aDelayedMessageComesInItsTime",
     "nonPersistentMessagesAreDelivered",
     "presettledMessagesAreDelivered",
+    // Looking and choosing.
+    "aBrowserSeesEverythingAndTakesNothing",
+    "aBrowserChooses",
+    "aSelectorTakesWhatItChoosesAndLeavesTheRest",
+    "everyKindOfConditionChooses",
+    "aSelectorThatMakesNoSenseIsRefused",
+    // What lives as long as its connection.
+    "aRequestIsAnsweredThroughATemporaryQueue",
+    "aTemporaryTopicReachesItsSubscribers",
+    "temporaryQueuesHaveNamesOfTheirOwn",
+    "aDeletedTemporaryQueueIsGone",
+    "aTemporaryQueueGoesWithItsConnection",
+    // Topics.
+    "everySubscriberGetsEveryMessage",
+    "aSubscriberChoosesWithASelector",
+    "noLocalLeavesOutWhatItsOwnConnectionSent",
+    "aDurableSubscriptionKeepsWhatCameMeanwhile",
+    "unsubscribeIsRefusedForWhatIsNotThereOrInUse",
+    "aDurableSubscriptionWithAnotherSelectorStartsAgain",
+    "aSharedSubscriptionSharesItsMessages",
+    "oneConnectionSharesASubscriptionWithItself",
+    "aSharedDurableSubscriptionSharesAndKeeps",
+    "aSharedDurableSubscriptionOfAClientIdIsItsOwn",
+    // Transactions.
+    "sentMessagesAppearWithTheCommit",
+    "sentMessagesVanishWithTheRollback",
+    "receivedMessagesGoWithTheCommit",
+    "receivedMessagesComeBackWithTheRollback",
+    "receivingAndSendingAreOneTransaction",
+    "aTransactionReachesSeveralQueuesAndTopics",
+    "aSessionThatClosesRollsBack",
+    "manyTransactionsFollowEachOther",
+    "aListenerInATransactionIsGivenTheMessageAgainAfterRollback",
 ];
 
 #[test]
