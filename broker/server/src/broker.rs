@@ -16,6 +16,7 @@ use crate::config::{Config, GroupTransport};
 use crate::control::status::{About, StatusBoard};
 use crate::control::{ANSWER, Driver, Identity, Parts, first_heartbeat};
 use crate::error::{BrokerError, ConfigError};
+use crate::home::Home;
 use crate::options::{BrokerOptions, StoreUrl};
 use crate::peers::discovery::{Announcement, Discovery, Listed};
 use crate::peers::multicast::Multicast;
@@ -255,6 +256,7 @@ fn about(me: &Identity, store: &StoreUrl) -> About {
         peer: me.peer.clone(),
         version: env!("CARGO_PKG_VERSION"),
         pid: std::process::id(),
+        home: Home::here(),
     }
 }
 

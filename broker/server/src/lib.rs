@@ -6,6 +6,7 @@ mod config;
 mod control;
 mod error;
 mod exports;
+mod home;
 pub mod messaging;
 mod options;
 mod peers;
@@ -16,4 +17,5 @@ pub use config::{ActiveTransport, Config, FactoryConfig, GroupTransport, Multica
 pub use control::timeline::CLIENT_CODES;
 pub use daymark_broker_core::failover::EVENT_CODES;
 pub use error::{BrokerError, ConfigError};
+pub use home::Home;
 pub use options::{BrokerOptions, InvalidStoreUrl, StoreUrl};

@@ -7,6 +7,7 @@ use daymark_client::proto::{Endpoint, Epoch, FailoverReport, GroupName, MemberNa
 use serde::Serialize;
 
 use super::timeline::{Entry, Timeline};
+use crate::home::Home;
 use crate::messaging::{Messaging, MessagingStats};
 
 /// Shared between the driver, which writes, and the admin endpoint, which reads.
@@ -35,6 +36,9 @@ pub(crate) struct About {
     pub(crate) peer: Endpoint,
     pub(crate) version: &'static str,
     pub(crate) pid: u32,
+    /// Where that process id means this process.
+    #[serde(flatten)]
+    pub(crate) home: Home,
 }
 
 /// The status document.
