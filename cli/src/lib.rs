@@ -10,6 +10,7 @@ mod args;
 pub mod demo;
 mod directory;
 mod failure;
+mod ledger;
 mod logging;
 mod output;
 mod provider;

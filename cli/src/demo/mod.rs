@@ -5,7 +5,6 @@
 
 mod children;
 mod cluster;
-mod ledger;
 mod ports;
 mod progress;
 mod report;
@@ -18,8 +17,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+pub use crate::ledger::Counts;
 pub use children::Launch;
-pub use ledger::Counts;
 pub use progress::Progress;
 pub use report::{FIRST_ACKNOWLEDGED, Failover, Report, STEPS, Step};
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::ledger::Counts;
+use crate::ledger::Counts;
 use crate::output::{facts, table};
 
 /// The end of a demo. All times in milliseconds.

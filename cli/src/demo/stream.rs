@@ -13,8 +13,8 @@ use daymark_client::{
 };
 use tokio::sync::{mpsc, watch};
 
-use super::ledger::{Counts, Ledger};
 use super::{DemoError, Plan, Progress};
+use crate::ledger::{Counts, Ledger};
 
 /// The factory and the queue a broker exports without any configuration.
 const FACTORY: &str = "QueueConnectionFactory";

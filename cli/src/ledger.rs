@@ -6,7 +6,7 @@
 
 /// One line for each message.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     lines: Vec<Line>,
     sent: u64,
     acknowledged: u64,
@@ -44,11 +44,11 @@ pub struct Counts {
 
 /// A number that is not one of the messages sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct UnknownNumber;
+pub(crate) struct UnknownNumber;
 
 impl Ledger {
     /// An empty ledger for the messages `0..messages`.
-    pub(super) fn new(messages: usize) -> Self {
+    pub(crate) fn new(messages: usize) -> Self {
         Self {
             lines: vec![Line::default(); messages],
             sent: 0,
@@ -60,12 +60,12 @@ impl Ledger {
     }
 
     /// One more message was handed to the client.
-    pub(super) fn sent(&mut self) {
+    pub(crate) fn sent(&mut self) {
         self.sent += 1;
     }
 
     /// The broker acknowledged this message. Returns how many it has acknowledged.
-    pub(super) fn acknowledged(&mut self, number: u64) -> Result<u64, UnknownNumber> {
+    pub(crate) fn acknowledged(&mut self, number: u64) -> Result<u64, UnknownNumber> {
         let line = self.line(number)?;
         if !std::mem::replace(&mut line.acknowledged, true) {
             self.acknowledged += 1;
@@ -74,7 +74,7 @@ impl Ledger {
     }
 
     /// The program was given this message.
-    pub(super) fn delivered(&mut self, number: u64) -> Result<(), UnknownNumber> {
+    pub(crate) fn delivered(&mut self, number: u64) -> Result<(), UnknownNumber> {
         let line = self.line(number)?;
         line.delivered = line.delivered.saturating_add(1);
         if line.delivered == 1 {
@@ -87,7 +87,7 @@ impl Ledger {
     }
 
     /// The client gave a delivery of this message back.
-    pub(super) fn given_back(&mut self, number: u64) -> Result<(), UnknownNumber> {
+    pub(crate) fn given_back(&mut self, number: u64) -> Result<(), UnknownNumber> {
         let line = self.line(number)?;
         line.given_back = line.given_back.saturating_add(1);
         self.given_back += 1;
@@ -95,7 +95,7 @@ impl Ledger {
     }
 
     /// The sums as they stand.
-    pub(super) fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         let mut counts = Counts {
             sent: self.sent,
             acknowledged: self.acknowledged,
