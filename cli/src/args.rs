@@ -73,6 +73,8 @@ pub(crate) enum Verb {
     Status(StatusArgs),
     /// Kill the active broker under load, and count
     Demo(DemoArgs),
+    /// Fail a running group over, once, and say what clients saw
+    Drill(DrillArgs),
 }
 
 /// Where to ask, and how to answer.
@@ -476,6 +478,41 @@ pub(crate) struct DemoArgs {
     pub(crate) json: bool,
 }
 
+/// `daymark drill`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Sends and receives numbered messages at the address daymark.drill, gives the cause, and reports the longest
+gap between acknowledgements, what was lost (nothing) and doubled (nothing), and each step's share of the gap.
+Needs a standby that is ready. --kill and --freeze are signals: they work where the active broker's process
+runs. A frozen broker goes on when another one is active, and also when the drill ends in any other way.
+Exit code 0 only if nothing was lost or doubled.
+
+Examples:
+  daymark drill orders
+  daymark drill orders --kill --yes --json | jq .longest_gap_ms")]
+pub(crate) struct DrillArgs {
+    /// The group
+    pub(crate) group: GroupName,
+    /// Kill the active broker's process with SIGKILL; it is not started again
+    #[arg(long, group = "cause")]
+    pub(crate) kill: bool,
+    /// Hand the service over as `daymark switchover` does; this is the default
+    #[arg(long, group = "cause")]
+    pub(crate) switchover: bool,
+    /// Stop the active broker's process with SIGSTOP until another one is active
+    #[arg(long, group = "cause")]
+    pub(crate) freeze: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Give up after this long
+    #[arg(long, value_name = "TIME", value_parser = span::parse, default_value = "2m")]
+    pub(crate) deadline: Duration,
+    /// Where to ask.
+    #[command(flatten)]
+    pub(crate) asking: Asking,
+}
+
 impl Verb {
     /// Whether errors are to be JSON documents.
     pub(crate) const fn wants_json(&self) -> bool {
@@ -495,6 +532,7 @@ impl Verb {
             Self::Timeline(args) => args.asking.json,
             Self::Status(args) => args.asking.json,
             Self::Demo(args) => args.json,
+            Self::Drill(args) => args.asking.json,
         }
     }
 }
@@ -542,6 +580,8 @@ mod tests {
             "daymark broker --name a/b --role backup --group g --store journal:s --listen h:1",
             "daymark broker --name a --role backup --group g --store journal:s --listen h",
             "daymark demo --messages 0",
+            "daymark drill",
+            "daymark drill orders --kill --freeze",
             "daymark watch x --changes 0",
         ] {
             let words = line.split(' ').map(|word| word.trim_matches('"'));

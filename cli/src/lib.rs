@@ -1,6 +1,6 @@
-//! The `daymark` command: naming server, broker, directory tools, demo.
+//! The `daymark` command: naming server, broker, directory tools, demo, drill.
 //!
-//! It parses the command line, shows answers and errors, and runs the demo. It decides nothing about names,
+//! It parses the command line, shows answers and errors, and runs the demo and the drill. It decides nothing about names,
 //! epochs or messages: the servers and the client library do.
 //!
 //! A library beside the executable, so that the benches can run the same program and the same demo.
@@ -9,6 +9,7 @@ mod admin;
 mod args;
 pub mod demo;
 mod directory;
+mod drill;
 mod failure;
 mod ledger;
 mod logging;
@@ -51,7 +52,9 @@ fn run(cli: Cli) -> ExitCode {
 
 fn with_runtime(verb: Verb) -> Result<ExitCode, Failure> {
     let mut builder = match &verb {
-        Verb::Naming(_) | Verb::Broker(_) | Verb::Demo(_) => tokio::runtime::Builder::new_multi_thread(),
+        Verb::Naming(_) | Verb::Broker(_) | Verb::Demo(_) | Verb::Drill(_) => {
+            tokio::runtime::Builder::new_multi_thread()
+        }
         Verb::Lookup(_)
         | Verb::List(_)
         | Verb::Bind(_)
@@ -91,6 +94,7 @@ async fn perform(verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Switchover(args) => directory::switchover(args).await?,
         Verb::Status(args) => directory::status(args).await?,
         Verb::Demo(args) => return demo::command(args).await,
+        Verb::Drill(args) => return drill::command(args).await,
     }
     Ok(ExitCode::SUCCESS)
 }

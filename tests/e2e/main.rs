@@ -5,6 +5,7 @@ mod bad_input;
 mod demo;
 mod directory;
 mod documents;
+mod drill;
 mod failover;
 mod foreign;
 mod hosts;

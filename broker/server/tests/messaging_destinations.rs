@@ -7,7 +7,9 @@ use daymark_amqp::{
     AmqpError, AttachOptions, DistributionMode, Durability, Event, ExpiryPolicy, Filter, LinkId, Outcome,
     Source, Symbol, Target, TargetNode, Value, ValueRef, condition,
 };
-use daymark_broker_server::messaging::{Full, ManageError, MessagingConfig, QueueConfig, TopicConfig};
+use daymark_broker_server::messaging::{
+    DRILL_ADDRESS, Full, ManageError, MessagingConfig, QueueConfig, TopicConfig,
+};
 use messaging_support::{Broker, Client, durable, fleeting, one_queue, text};
 use tempfile::tempdir;
 
@@ -542,5 +544,21 @@ fn a_deleted_queue_takes_no_more_messages() {
     let error = client.attach_sender(AttachOptions::to("s", "made")).unwrap_err();
     assert_eq!(error.condition, condition::NOT_FOUND);
     assert!(!client.sees(|event| matches!(event, Event::Message(_)).then_some(())));
+    broker.stop();
+}
+
+#[test]
+fn the_queue_of_drills_is_there_whatever_clients_may_create_and_is_no_topic() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start_with(dir.path(), one_queue());
+    let mut client = Client::connect(broker.addr);
+    let sender = client.sender(DRILL_ADDRESS);
+    client.put(sender, durable("a"));
+    let receiver = client.receiver(DRILL_ADDRESS, 0);
+    assert_eq!(client.drain(receiver), ["a"]);
+    let error = client
+        .attach_receiver(from("s", topic(DRILL_ADDRESS)))
+        .unwrap_err();
+    assert_eq!(error.condition, condition::NOT_FOUND);
     broker.stop();
 }

@@ -12,7 +12,7 @@ mod watch;
 mod write;
 
 pub(crate) use groups::groups;
-pub(crate) use promote::promote;
+pub(crate) use promote::{admin_endpoint, promote};
 pub(crate) use read::{list, lookup};
 pub(crate) use status::status;
 pub(crate) use switchover::switchover;

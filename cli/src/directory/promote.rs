@@ -44,7 +44,7 @@ pub(crate) async fn promote(args: PromoteArgs) -> Result<(), Failure> {
 ///
 /// # Errors
 /// That the group has no such member, or that it told none.
-pub(super) fn admin_endpoint(group: &GroupView, name: &MemberName) -> Result<Endpoint, Failure> {
+pub(crate) fn admin_endpoint(group: &GroupView, name: &MemberName) -> Result<Endpoint, Failure> {
     let found = group.members.iter().find(|member| member.name == *name);
     let Some(member) = found else {
         let present: Vec<&str> = group.members.iter().map(|member| member.name.as_str()).collect();

@@ -158,6 +158,23 @@ pub(super) fn created_queue() -> QueueSettings {
     }
 }
 
+/// Where `daymark drill` sends to. Any client may, whatever `auto_create` says; it is never exported.
+pub const DRILL_ADDRESS: &str = "daymark.drill";
+
+/// The settings of the queue at [`DRILL_ADDRESS`]: bounded, and without anything that leads out of it.
+pub(super) fn drill_queue() -> QueueSettings {
+    QueueSettings {
+        limits: QueueLimits {
+            max_messages: 100_000,
+            max_bytes: 32 << 20,
+        },
+        when_full: WhenFull::Reject,
+        max_delivery_attempts: 0,
+        dead_letter: None,
+        ..QueueSettings::default()
+    }
+}
+
 /// What both kinds of destination say of how much they hold and what becomes of the rest.
 struct Holding<'a> {
     max_messages: Option<u64>,
@@ -442,6 +459,12 @@ fn declared_once<'a>(seen: &mut BTreeSet<&'a str>, name: &'a str) -> Result<(), 
 }
 
 fn check_name(name: &str) -> Result<(), MessagingConfigError> {
+    if name == DRILL_ADDRESS {
+        return Err(MessagingConfigError::QueueName {
+            name: name.to_owned(),
+            why: "it belongs to `daymark drill`",
+        });
+    }
     check_address(name).map_err(|why| MessagingConfigError::QueueName {
         name: name.to_owned(),
         why,
@@ -511,6 +534,16 @@ mod tests {
         };
         let error = config.check().unwrap_err();
         assert!(error.to_string().starts_with("max_messages is 0"), "{error}");
+    }
+
+    #[test]
+    fn the_queue_of_drills_cannot_be_declared_and_so_not_exported() {
+        let config = MessagingConfig {
+            queues: vec![QueueConfig::new(DRILL_ADDRESS)],
+            ..MessagingConfig::default()
+        };
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.contains("daymark drill"), "{error}");
     }
 
     #[test]

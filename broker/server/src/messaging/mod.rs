@@ -27,8 +27,8 @@ mod timer;
 mod types;
 
 pub use config::{
-    Full, MAX_MESSAGE_BYTES, MAX_QUEUE_NAME_BYTES, MessagingConfig, MessagingConfigError, QueueConfig,
-    TopicConfig,
+    DRILL_ADDRESS, Full, MAX_MESSAGE_BYTES, MAX_QUEUE_NAME_BYTES, MessagingConfig, MessagingConfigError,
+    QueueConfig, TopicConfig,
 };
 pub use manage::{BrowsedMessage, ManageError, SubscriptionStats, TopicStats};
 pub use types::{

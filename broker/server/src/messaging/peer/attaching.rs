@@ -8,7 +8,7 @@ use daymark_broker_core::queues::{
 };
 
 use super::super::attach::{self, Kind, Place, Reception, Wish};
-use super::super::config::{check_address, created_queue};
+use super::super::config::{DRILL_ADDRESS, check_address, created_queue, drill_queue};
 use super::super::shared::{LinkInfo, State};
 use super::super::types::LinkKind;
 use super::{Link, Peer, settlement_of_default};
@@ -309,6 +309,11 @@ impl Peer {
     pub(super) fn find(&self, state: &mut State, place: &Place) -> Result<(QueueId, Kind), AmqpError> {
         let config = &self.shared.config;
         let (address, kind) = attach::unprefixed(config, &place.address, place.kind);
+        if address == DRILL_ADDRESS && kind != Some(Kind::Topic) {
+            // Recovered without its settings, it has them again as soon as it is used.
+            let made = state.queues.declare(address, drill_queue());
+            return made.map(|id| (id, Kind::Queue)).map_err(refused);
+        }
         let queue = || state.queues.find(address).map(|id| (id, Kind::Queue));
         let topic = || state.queues.find_topic(address).map(|id| (id, Kind::Topic));
         let found = match kind {
