@@ -809,7 +809,7 @@ fn exported(broker: &Broker, epoch: u64, revision: u64) -> Binding {
         settings: FactorySettings::default(),
     };
     Binding {
-        object: Object::ConnectionFactory(object),
+        object: Object::ConnectionFactory(Box::new(object)),
         ..queue("q", "", revision)
     }
 }

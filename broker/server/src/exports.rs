@@ -33,19 +33,19 @@ pub(crate) fn export_set(
 ) -> Vec<Export> {
     let factories = config.factories.iter().map(|factory| Export {
         name: factory.export.clone(),
-        object: Object::ConnectionFactory(ConnectionFactory {
+        object: Object::ConnectionFactory(Box::new(ConnectionFactory {
             brokers: brokers.to_vec(),
             group: Some(group.clone()),
             epoch,
             settings: factory.settings.clone(),
-        }),
+        })),
         attributes: Attributes::default(),
     });
     let queues = config.messaging.queues.iter().filter_map(|queue| {
         Some(Export {
             name: queue.export.clone()?,
             object: Object::Queue {
-                address: queue.name.clone(),
+                address: queue.name.clone().into(),
             },
             attributes: Attributes::default(),
         })

@@ -118,8 +118,8 @@ impl Destination {
     /// What a name is bound to, where that is a queue or a topic.
     pub(crate) fn from_binding(binding: &Binding) -> Result<Self, LookupError> {
         match &binding.object {
-            Object::Queue { address } => Ok(Self::queue(address.as_str())),
-            Object::Topic { address } => Ok(Self::topic(address.as_str())),
+            Object::Queue { address } => Ok(Self::queue(&**address)),
+            Object::Topic { address } => Ok(Self::topic(&**address)),
             other @ (Object::Context
             | Object::Link { .. }
             | Object::ConnectionFactory(_)

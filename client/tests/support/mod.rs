@@ -191,7 +191,7 @@ pub(crate) fn queue(text: &str, address: &str, revision: u64) -> Binding {
     Binding {
         name: name(text),
         object: Object::Queue {
-            address: address.to_owned(),
+            address: address.into(),
         },
         attributes: Attributes::new(),
         created: Revision(1),

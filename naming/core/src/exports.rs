@@ -38,10 +38,10 @@ impl Directory {
         self.limits.check_exports(exports)?;
         let mut edit = ExportEdit {
             group: name,
-            owner: Owner {
+            owner: Arc::new(Owner {
                 group: name.clone(),
                 epoch,
-            },
+            }),
             was_withheld: group.withheld.is_some(),
             revision: self.revision.next(),
             tree: self.tree.clone(),
@@ -162,7 +162,7 @@ fn merged(mut changes: Vec<Change>) -> Vec<Change> {
 /// A new export set on its way into a copy of the tree.
 struct ExportEdit<'a> {
     group: &'a GroupName,
-    owner: Owner,
+    owner: Arc<Owner>,
     was_withheld: bool,
     revision: Revision,
     tree: Tree,
@@ -250,7 +250,7 @@ impl ExportEdit<'_> {
             attributes,
             created: before.map_or(self.revision, |bound| bound.created),
             revision: self.revision,
-            owner: Some(self.owner.clone()),
+            owner: Some(Arc::clone(&self.owner)),
         });
         self.put(binding, before.is_some());
     }

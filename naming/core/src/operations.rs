@@ -1,7 +1,8 @@
 //! Operation ids already answered, so that a repeated write returns its first answer.
 //!
 //! Invariant: at most as many as the limit says, the newest, none older than the limit says; only writes that
-//! succeeded are among them. The time is that of the commands, so every replica forgets the same ones.
+//! succeeded are among them. The time is that of the newest command among them, so every replica forgets the
+//! same ones, and a clock that was wrong once does no lasting harm.
 
 use std::sync::Arc;
 
@@ -23,42 +24,34 @@ pub(crate) struct Operations {
     answers: OrdMap<OpId, Answered>,
     /// Oldest first.
     order: Vector<OpId>,
-    /// The latest time of a command that was remembered: the clock may step back when the leader changes.
-    now_unix_ms: u64,
 }
 
 impl Operations {
-    /// A window that is empty and has seen this time.
-    pub(crate) fn at(now_unix_ms: u64) -> Self {
-        Self {
-            now_unix_ms,
-            ..Self::default()
-        }
-    }
-
-    pub(crate) const fn now_unix_ms(&self) -> u64 {
-        self.now_unix_ms
-    }
-
     pub(crate) fn answer(&self, op: OpId) -> Option<&Arc<Written>> {
         self.answers.get(&op).map(|answer| &answer.written)
     }
 
-    /// Remembers an answer and forgets the oldest ones. False if the id is known already.
-    pub(crate) fn remember(&mut self, op: OpId, answer: Answered, limits: &Limits) -> bool {
-        self.now_unix_ms = self.now_unix_ms.max(answer.at_unix_ms);
+    /// Remembers an answer and forgets the oldest ones.
+    pub(crate) fn remember(&mut self, op: OpId, answer: Answered, limits: &Limits) {
+        self.push(op, answer);
+        self.shrink(limits);
+    }
+
+    /// Remembers an answer and forgets none. False if the id is known already.
+    pub(crate) fn push(&mut self, op: OpId, answer: Answered) -> bool {
         if self.answers.insert(op, answer).is_some() {
             return false;
         }
         self.order.push_back(op);
-        self.shrink(limits);
         true
     }
 
     pub(crate) fn shrink(&mut self, limits: &Limits) {
+        let now_unix_ms = self.order.back().map_or(0, |newest| self.time_of(newest));
         while let Some(oldest) = self.order.front() {
             let is_too_many = self.order.len() as u64 > limits.operations_kept;
-            if !is_too_many && !self.is_too_old(oldest, limits) {
+            let age_ms = now_unix_ms.saturating_sub(self.time_of(oldest));
+            if !is_too_many && age_ms <= limits.operations_kept_ms {
                 return;
             }
             if let Some(oldest) = self.order.pop_front() {
@@ -67,9 +60,8 @@ impl Operations {
         }
     }
 
-    fn is_too_old(&self, op: &OpId, limits: &Limits) -> bool {
-        let at_unix_ms = self.answers.get(op).map_or(0, |answer| answer.at_unix_ms);
-        self.now_unix_ms.saturating_sub(at_unix_ms) > limits.operations_kept_ms
+    fn time_of(&self, op: &OpId) -> u64 {
+        self.answers.get(op).map_or(0, |answer| answer.at_unix_ms)
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -240,7 +240,7 @@ impl Directory {
         if context.name == parent {
             return Ok(name.clone());
         }
-        let components = context.name.components().iter().map(AsRef::as_ref).chain([last]);
+        let components = context.name.components().chain([last]);
         Ok(Name::from_components(components)?)
     }
 
@@ -338,7 +338,7 @@ impl Stop {
         let name = name.clone();
         // The walk was given all components but the last one, which was accepted as a part of the name.
         let whole = |remaining: Name| {
-            let components = remaining.components().iter().map(AsRef::as_ref).chain(last);
+            let components = remaining.components().chain(last);
             Name::from_components(components).unwrap_or(remaining)
         };
         match self {

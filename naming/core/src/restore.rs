@@ -165,15 +165,10 @@ impl SnapshotReader {
             return Err("a record follows the end");
         }
         let Some(builder) = &mut self.builder else {
-            let Record::Start {
-                revision,
-                limits,
-                now_unix_ms,
-            } = record
-            else {
+            let Record::Start { revision, limits } = record else {
                 return Err("the start is missing");
             };
-            self.builder = Some(Builder::new(revision, limits, now_unix_ms));
+            self.builder = Some(Builder::new(revision, limits));
             return Ok(());
         };
         match record {
@@ -231,14 +226,14 @@ struct Builder {
 }
 
 impl Builder {
-    fn new(revision: Revision, limits: Limits, now_unix_ms: u64) -> Self {
+    fn new(revision: Revision, limits: Limits) -> Self {
         Self {
             directory: Directory {
                 limits,
                 revision,
                 tree: Tree::new(),
                 groups: OrdMap::new(),
-                operations: Operations::at(now_unix_ms),
+                operations: Operations::default(),
                 history: History::after(revision),
             },
             last: None,
@@ -361,15 +356,12 @@ impl Builder {
         }
         let limits = &self.directory.limits;
         let operations = &mut self.directory.operations;
-        if answer.at_unix_ms > operations.now_unix_ms() {
-            return Err("an answer is newer than the clock");
-        }
         let answered = Answered {
             written: answer.written,
             at_unix_ms: answer.at_unix_ms,
         };
         let is_full = operations.len() as u64 >= limits.operations_kept;
-        if is_full || !operations.remember(answer.op, answered, limits) {
+        if is_full || !operations.push(answer.op, answered) {
             return Err("an answer too many");
         }
         self.counts.answers += 1;

@@ -20,7 +20,7 @@ use crate::groups::Group;
 use crate::limits::{Limits, attribute_bytes, object_bytes};
 
 pub(crate) const MAGIC: &[u8; 8] = b"DAYMARKD";
-pub(crate) const VERSION: u16 = 2;
+pub(crate) const VERSION: u16 = 3;
 pub(crate) const LENGTH_BYTES: usize = size_of::<u64>();
 /// The size of a record that the writer aims at. A record is larger only where one entry is.
 const RECORD_BYTES: u64 = 256 * 1024;
@@ -29,12 +29,7 @@ const ANSWERS_PER_RECORD: usize = 4096;
 /// One record. The order of variants and fields is the format.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Record {
-    Start {
-        revision: Revision,
-        limits: Limits,
-        /// The time up to which answers have been forgotten.
-        now_unix_ms: u64,
-    },
+    Start { revision: Revision, limits: Limits },
     Group(StoredGroup),
     Bindings(Vec<Arc<Binding>>),
     Answers(Vec<StoredAnswer>),
@@ -144,7 +139,6 @@ impl SnapshotChunks {
         bytes.extend(framed(&Record::Start {
             revision: self.directory.revision,
             limits: self.directory.limits,
-            now_unix_ms: self.directory.operations.now_unix_ms(),
         }));
         bytes
     }

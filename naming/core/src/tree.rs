@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use daymark_naming_proto::{Binding, Name, Object, Revision};
+use daymark_naming_proto::{Binding, Components, Name, Object, Revision};
 use imbl::OrdMap;
 
 /// Bindings by name. A clone is O(1).
@@ -53,19 +53,14 @@ impl Tree {
         if let Some(binding) = self.find(name) {
             return Some((binding, name.components().len()));
         }
-        let components = name.components();
-        (0..components.len()).rev().find_map(|depth| {
-            let binding = self.at(&components[..depth])?;
-            Some((binding, depth))
-        })
-    }
-
-    fn at(&self, components: &[Box<str>]) -> Option<&Arc<Binding>> {
-        let point = Point {
-            components,
-            is_past: false,
-        };
-        self.0.get(&point as &dyn Place)
+        let mut above = name.parent();
+        while let Some(place) = above {
+            if let Some(binding) = self.find(&place) {
+                return Some((binding, place.components().len()));
+            }
+            above = place.parent();
+        }
+        None
     }
 
     /// Whether nothing is bound below `name`.
@@ -119,8 +114,9 @@ impl<'a> Iterator for Children<'a> {
         let (mut name, mut binding) = self.rest.next()?;
         if name.components().len() > depth {
             // The child before this name has names below it: go on behind the last of them.
+            let child = name.prefix(depth);
             let point = Point {
-                components: &name.components()[..depth],
+                components: child.components(),
                 is_past: true,
             };
             let range = (Bound::Excluded(&point as &dyn Place), Bound::Unbounded);
@@ -133,20 +129,20 @@ impl<'a> Iterator for Children<'a> {
 
 /// A place in the order of names: a name, or the gap behind everything below a name.
 trait Place {
-    fn components(&self) -> &[Box<str>];
+    fn components(&self) -> Components<'_>;
     /// Whether it is the gap behind everything below the name.
     fn is_past(&self) -> bool;
 }
 
 /// A place that borrows its components.
 struct Point<'a> {
-    components: &'a [Box<str>],
+    components: Components<'a>,
     is_past: bool,
 }
 
 impl Place for Point<'_> {
-    fn components(&self) -> &[Box<str>] {
-        self.components
+    fn components(&self) -> Components<'_> {
+        self.components.clone()
     }
 
     fn is_past(&self) -> bool {
@@ -155,7 +151,7 @@ impl Place for Point<'_> {
 }
 
 impl Place for Name {
-    fn components(&self) -> &[Box<str>] {
+    fn components(&self) -> Components<'_> {
         self.components()
     }
 
@@ -172,14 +168,19 @@ impl<'a> Borrow<dyn Place + 'a> for Name {
 
 impl Ord for dyn Place + '_ {
     fn cmp(&self, other: &Self) -> Ordering {
-        let (mine, theirs) = (self.components(), other.components());
-        if self.is_past() && theirs.starts_with(mine) && (!other.is_past() || theirs.len() > mine.len()) {
-            return Ordering::Greater;
+        let (mut mine, mut theirs) = (self.components(), other.components());
+        loop {
+            match (mine.next(), theirs.next()) {
+                (Some(mine), Some(theirs)) if mine == theirs => {}
+                (Some(mine), Some(theirs)) => return mine.cmp(theirs),
+                // The gap behind a name lies behind everything below it.
+                (None, Some(_)) if self.is_past() => return Ordering::Greater,
+                (None, Some(_)) => return Ordering::Less,
+                (Some(_), None) if other.is_past() => return Ordering::Less,
+                (Some(_), None) => return Ordering::Greater,
+                (None, None) => return self.is_past().cmp(&other.is_past()),
+            }
         }
-        if other.is_past() && mine.starts_with(theirs) && (!self.is_past() || mine.len() > theirs.len()) {
-            return Ordering::Less;
-        }
-        mine.cmp(theirs)
     }
 }
 

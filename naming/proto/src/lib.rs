@@ -30,7 +30,7 @@ pub use group::{
     WithdrawReason, Withholding,
 };
 pub use ids::{Epoch, GroupName, InvalidLabel, LeaseId, MemberName, OpId, Revision, StepCode};
-pub use name::{InvalidName, Name};
+pub use name::{Components, InvalidName, Name};
 pub use object::{BrokerAddress, ConnectionFactory, InvalidObject, Object, ObjectKind, RefAddr, Reference};
 pub use reply::{
     AttributesOf, Binding, Change, ChangeKind, ChangeSet, Found, Groups, ListEntry, Listing, Owner, Renewed,

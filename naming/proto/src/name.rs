@@ -3,7 +3,13 @@
 //! Components are separated by `/`. `\` escapes a separator, a quote or itself before one of those; a
 //! component may be quoted whole with `"` or `'`. Leading and trailing separators make empty components,
 //! and a name of only separators has one empty component for each. Names are case-sensitive.
+//!
+//! There may be millions of names, so each is one piece of text. Mostly that is the text as printed, whose
+//! components are what stands between the separators. Where quotes or escapes make it otherwise, the piece is
+//! a mark, the length of the text as printed, that text, and the components with a zero byte between them; as
+//! no control character stands in a name, neither can be taken for a part of it.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
@@ -19,12 +25,15 @@ const ESCAPE: char = '\\';
 /// Cheap to clone. A `Name` exists only because its text was accepted, so it keeps the limits: a component
 /// has at most 255 bytes, a name at most 32 components and 1,024 bytes as printed, and no control characters.
 #[derive(Clone)]
-pub struct Name(Arc<Inner>);
+pub struct Name(Arc<str>);
 
-struct Inner {
-    components: Box<[Box<str>]>,
-    text: Box<str>,
-}
+/// Begins a piece that holds the components beside the text.
+const MARK: char = '\u{1}';
+/// Stands between those components.
+const GAP: char = '\0';
+/// The digits of the length behind the mark, each of 6 bits above `0`.
+const LENGTH_DIGITS: usize = 3;
+const HEAD_BYTES: usize = 1 + LENGTH_DIGITS;
 
 /// A text that is not a composite name, or one beyond the limits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,10 +99,7 @@ impl Name {
     /// The empty name: the root context.
     #[must_use]
     pub fn root() -> Self {
-        Self(Arc::new(Inner {
-            components: Box::default(),
-            text: Box::default(),
-        }))
+        Self("".into())
     }
 
     /// A name of these components, each taken as it stands (no escapes, no quotes).
@@ -103,18 +109,15 @@ impl Name {
     pub fn from_components<I, S>(components: I) -> Result<Self, InvalidName>
     where
         I: IntoIterator<Item = S>,
-        S: Into<Box<str>>,
+        S: AsRef<str>,
     {
-        let components: Box<[Box<str>]> = components.into_iter().map(Into::into).collect();
-        check(&components)?;
+        let components: Vec<S> = components.into_iter().collect();
+        check(components.len(), components.iter().map(AsRef::as_ref))?;
         let text = print(&components);
         if text.len() > Self::BYTES_MAX {
             return Err(InvalidName::TooLong { length: text.len() });
         }
-        Ok(Self(Arc::new(Inner {
-            components,
-            text: text.into(),
-        })))
+        Ok(Self::packed(&text, &components))
     }
 
     /// A name from bytes as they come from a connection.
@@ -132,45 +135,78 @@ impl Name {
 
     /// The components, unescaped, from the root downwards.
     #[must_use]
-    pub fn components(&self) -> &[Box<str>] {
-        &self.0.components
+    pub fn components(&self) -> Components<'_> {
+        if let Some((_, components)) = self.marked() {
+            return Components {
+                left: 1 + components.matches(GAP).count(),
+                rest: components,
+                gap: GAP,
+            };
+        }
+        let text: &str = &self.0;
+        let separators = text.bytes().filter(|&b| b == SEPARATOR as u8).count();
+        if separators == text.len() {
+            return Components {
+                rest: text.get(1..).unwrap_or_default(),
+                left: separators,
+                gap: SEPARATOR,
+            };
+        }
+        Components {
+            rest: text,
+            left: 1 + separators,
+            gap: SEPARATOR,
+        }
     }
 
     /// The canonical text: what `javax.naming.CompositeName.toString` prints.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0.text
+        self.marked().map_or(&self.0, |(text, _)| text)
     }
 
     /// Whether this is the empty name.
     #[must_use]
     pub fn is_root(&self) -> bool {
-        self.0.components.is_empty()
+        self.0.is_empty()
     }
 
     /// The name of the context that would hold this one; `None` for the root.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
-        let (_, above) = self.0.components.split_last()?;
-        Some(Self::accepted(above))
+        let above = self.components().len().checked_sub(1)?;
+        Some(self.prefix(above))
     }
 
     /// The first `count` components (all of them when there are fewer).
     #[must_use]
     pub fn prefix(&self, count: usize) -> Self {
-        Self::accepted(&self.0.components[..count.min(self.0.components.len())])
+        let length = self.components().len();
+        if count >= length {
+            return self.clone();
+        }
+        match self.cut(count) {
+            Some((above, _)) => Self(above.into()),
+            None => Self::accepted(self.components().take(count)),
+        }
     }
 
     /// What is left after the first `count` components.
     #[must_use]
     pub fn suffix(&self, count: usize) -> Self {
-        Self::accepted(&self.0.components[count.min(self.0.components.len())..])
+        if count == 0 {
+            return self.clone();
+        }
+        match self.cut(count) {
+            Some((_, below)) => Self(below.into()),
+            None => Self::accepted(self.components().skip(count)),
+        }
     }
 
     /// The last component, unescaped; `None` for the root.
     #[must_use]
     pub fn last(&self) -> Option<&str> {
-        self.0.components.last().map(AsRef::as_ref)
+        self.components().next_back()
     }
 
     /// This name with `below` appended.
@@ -178,30 +214,115 @@ impl Name {
     /// # Errors
     /// `InvalidName` when the result passes a limit.
     pub fn join(&self, below: &Self) -> Result<Self, InvalidName> {
-        Self::from_components(self.0.components.iter().chain(below.0.components.iter()).cloned())
+        Self::from_components(self.components().chain(below.components()))
     }
 
     /// Whether `self` is `above` or lies below it.
     #[must_use]
     pub fn starts_with(&self, above: &Self) -> bool {
-        self.0.components.starts_with(&above.0.components)
+        if above.is_root() {
+            return true;
+        }
+        if self.is_plain() && above.is_plain() {
+            let rest = self.0.strip_prefix(&*above.0);
+            return rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(SEPARATOR));
+        }
+        let mut mine = self.components();
+        above.components().all(|component| mine.next() == Some(component))
+    }
+
+    /// Whether the piece is the text, with exactly the separators between the components.
+    fn is_plain(&self) -> bool {
+        !self.0.starts_with([MARK, SEPARATOR])
+    }
+
+    /// The text and the components of a piece that holds both.
+    fn marked(&self) -> Option<(&str, &str)> {
+        let rest = self.0.strip_prefix(MARK)?;
+        let (digits, rest) = rest.split_at(LENGTH_DIGITS);
+        let digit = |number, digit: u8| (number << 6) | usize::from(digit - b'0');
+        Some(rest.split_at(digits.bytes().fold(0, digit)))
+    }
+
+    /// A plain name before and after the separator behind the first `count` components; `None` where there
+    /// is no such place, or where a part of the text would not be the text of the part.
+    fn cut(&self, count: usize) -> Option<(&str, &str)> {
+        if !self.is_plain() {
+            return None;
+        }
+        let (at, _) = self.0.match_indices(SEPARATOR).nth(count.checked_sub(1)?)?;
+        let (above, below) = (&self.0[..at], &self.0[at + 1..]);
+        let is_whole = !below.is_empty() && !below.starts_with(SEPARATOR);
+        is_whole.then_some((above, below))
     }
 
     /// A part of an accepted name is within every limit but may print longer by escapes it shares.
-    fn accepted(components: &[Box<str>]) -> Self {
-        let text = print(components);
-        Self(Arc::new(Inner {
-            components: components.into(),
-            text: text.into(),
-        }))
+    fn accepted<'a>(components: impl Iterator<Item = &'a str>) -> Self {
+        let components: Vec<&str> = components.collect();
+        Self::packed(&print(&components), &components)
+    }
+
+    /// The name with this text and these components.
+    fn packed<S: AsRef<str>>(text: &str, components: &[S]) -> Self {
+        let plain = Self(text.into());
+        let components = components.iter().map(AsRef::as_ref);
+        if plain.components().eq(components.clone()) {
+            return plain;
+        }
+        let mut piece = String::with_capacity(HEAD_BYTES + 2 * text.len());
+        piece.push(MARK);
+        for place in (0..LENGTH_DIGITS).rev() {
+            piece.push(char::from(b'0' + ((text.len() >> (6 * place)) & 0b11_1111) as u8));
+        }
+        piece.push_str(text);
+        for (at, component) in components.enumerate() {
+            if at > 0 {
+                piece.push(GAP);
+            }
+            piece.push_str(component);
+        }
+        Self(piece.into())
     }
 }
 
-fn check(components: &[Box<str>]) -> Result<(), InvalidName> {
-    if components.len() > Name::COMPONENTS_MAX {
-        return Err(InvalidName::TooManyComponents {
-            count: components.len(),
-        });
+/// The components of a name, in order.
+#[derive(Clone, Debug)]
+pub struct Components<'a> {
+    /// Those not yet taken, with gaps between them.
+    rest: &'a str,
+    left: usize,
+    gap: char,
+}
+
+impl<'a> Iterator for Components<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        self.left = self.left.checked_sub(1)?;
+        let (component, rest) = self.rest.split_once(self.gap).unwrap_or((self.rest, ""));
+        self.rest = rest;
+        Some(component)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl DoubleEndedIterator for Components<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let (rest, component) = self.rest.rsplit_once(self.gap).unwrap_or(("", self.rest));
+        self.rest = rest;
+        Some(component)
+    }
+}
+
+impl ExactSizeIterator for Components<'_> {}
+
+fn check<'a>(count: usize, components: impl Iterator<Item = &'a str>) -> Result<(), InvalidName> {
+    if count > Name::COMPONENTS_MAX {
+        return Err(InvalidName::TooManyComponents { count });
     }
     for component in components {
         if component.len() > Name::COMPONENT_BYTES_MAX {
@@ -223,7 +344,13 @@ impl FromStr for Name {
         if text.len() > 2 * Self::BYTES_MAX {
             return Err(InvalidName::TooLong { length: text.len() });
         }
-        Self::from_components(split(text)?)
+        if text.len() > Self::BYTES_MAX || text.contains([ESCAPE, '"', '\'', MARK]) {
+            return Self::from_components(split(text)?);
+        }
+        // Without quotes and escapes every text prints as itself.
+        let name = Self(text.into());
+        check(name.components().len(), name.components())?;
+        Ok(name)
     }
 }
 
@@ -350,13 +477,13 @@ fn print_component(component: &str, text: &mut String) {
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0.text)
+        f.pad(self.as_str())
     }
 }
 
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0.text, f)
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
@@ -366,9 +493,10 @@ impl Default for Name {
     }
 }
 
+/// One text has one piece.
 impl PartialEq for Name {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0.text == other.0.text
+        self.0 == other.0
     }
 }
 
@@ -376,34 +504,59 @@ impl Eq for Name {}
 
 /// Component by component, so that a context is followed by everything below it.
 impl Ord for Name {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.components.cmp(&other.0.components)
+    fn cmp(&self, other: &Self) -> Ordering {
+        if self.is_plain() && other.is_plain() {
+            return cmp_plain(self.0.as_bytes(), other.0.as_bytes());
+        }
+        self.components().cmp(other.components())
+    }
+}
+
+/// Compares plain texts as their components compare: a separator ends a component, so it comes before every
+/// other byte.
+fn cmp_plain(a: &[u8], b: &[u8]) -> Ordering {
+    let rank = |byte: u8| if byte == SEPARATOR as u8 { 0 } else { byte };
+    match a.iter().zip(b).find(|(a, b)| a != b) {
+        Some((a, b)) => rank(*a).cmp(&rank(*b)),
+        None => a.len().cmp(&b.len()),
     }
 }
 
 impl PartialOrd for Name {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
 impl Hash for Name {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.text.hash(state);
+        self.0.hash(state);
     }
 }
 
 impl Serialize for Name {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0.text)
+        serializer.serialize_str(self.as_str())
     }
 }
 
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(de::Error::custom)
+        deserializer.deserialize_str(Reader)
+    }
+}
+
+struct Reader;
+
+impl de::Visitor<'_> for Reader {
+    type Value = Name;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a composite name")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Name, E> {
+        text.parse().map_err(E::custom)
     }
 }
 
@@ -414,7 +567,7 @@ mod tests {
 
     fn components(text: &str) -> Vec<String> {
         let name: Name = text.parse().expect("a valid name");
-        name.components().iter().map(|c| c.to_string()).collect()
+        name.components().map(str::to_owned).collect()
     }
 
     /// The examples of the `CompositeName` documentation, and its rules one by one.
@@ -480,8 +633,28 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_printed_parses_back(parts in proptest::collection::vec("[ab/\\\\'\" é]{0,6}", 0..6)) {
-            let name = Name::from_components(parts).expect("within limits");
+            let name = Name::from_components(&parts).expect("within limits");
+            prop_assert!(name.components().eq(&parts));
+            prop_assert!(name.components().rev().eq(parts.iter().rev()));
             prop_assert_eq!(name.as_str().parse::<Name>().expect("printed names parse"), name);
+        }
+
+        #[test]
+        fn order_parts_and_beginnings_are_those_of_the_components(
+            a in proptest::collection::vec("[ab!/\\\\']{0,2}", 0..4),
+            b in proptest::collection::vec("[ab!/\\\\']{0,2}", 0..4),
+        ) {
+            let [left, right] = [&a, &b].map(|parts| Name::from_components(parts).expect("within limits"));
+            prop_assert_eq!(left.cmp(&right), a.cmp(&b));
+            prop_assert_eq!(left == right, a == b);
+            prop_assert_eq!(left.starts_with(&right), a.starts_with(&b));
+            for count in 0..=a.len() + 1 {
+                let at = count.min(a.len());
+                prop_assert_eq!(left.prefix(count), Name::from_components(&a[..at]).expect("within limits"));
+                prop_assert_eq!(left.suffix(count), Name::from_components(&a[at..]).expect("within limits"));
+            }
+            let joined = Name::from_components(a.iter().chain(&b)).expect("within limits");
+            prop_assert_eq!(left.join(&right).expect("within limits"), joined);
         }
 
         #[test]

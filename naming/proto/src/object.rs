@@ -5,6 +5,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use crate::{Endpoint, Epoch, FactorySettings, GroupName, MemberName, Name};
 
 /// What a name is bound to. JSON: an object whose `type` is the kind.
+///
+/// There may be millions, so what is large stands in a box.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
     /// A subcontext: names can be bound below it.
@@ -15,19 +17,19 @@ pub enum Object {
         target: Name,
     },
     /// How to reach a message broker.
-    ConnectionFactory(ConnectionFactory),
+    ConnectionFactory(Box<ConnectionFactory>),
     /// A queue at a broker.
     Queue {
         /// The queue's address at the broker.
-        address: String,
+        address: Box<str>,
     },
     /// A topic at a broker.
     Topic {
         /// The topic's address at the broker.
-        address: String,
+        address: Box<str>,
     },
     /// A JNDI `Reference`: a class name and typed addresses. Nobody loads the class.
-    Reference(Reference),
+    Reference(Box<Reference>),
     /// Any JSON value, as its text.
     Value {
         /// JSON text, checked when it was parsed.
@@ -174,10 +176,10 @@ impl Object {
 enum Readable {
     Context {},
     Link { target: Name },
-    ConnectionFactory(ConnectionFactory),
-    Queue { address: String },
-    Topic { address: String },
-    Reference(Reference),
+    ConnectionFactory(Box<ConnectionFactory>),
+    Queue { address: Box<str> },
+    Topic { address: Box<str> },
+    Reference(Box<Reference>),
     Value { value: serde_json::Value },
 }
 
@@ -185,10 +187,10 @@ enum Readable {
 enum Stored {
     Context,
     Link { target: Name },
-    ConnectionFactory(ConnectionFactory),
-    Queue { address: String },
-    Topic { address: String },
-    Reference(Reference),
+    ConnectionFactory(Box<ConnectionFactory>),
+    Queue { address: Box<str> },
+    Topic { address: Box<str> },
+    Reference(Box<Reference>),
     Value { json: Box<str> },
 }
 
@@ -288,14 +290,14 @@ mod tests {
             Object::Value {
                 json: r#"{"a":[1,null]}"#.into(),
             },
-            Object::Reference(Reference {
+            Object::Reference(Box::new(Reference {
                 class_name: "x.Y".into(),
                 addresses: vec![RefAddr {
                     kind: "URL".into(),
                     content: "amqp://h".into(),
                 }],
-            }),
-            Object::ConnectionFactory(ConnectionFactory {
+            })),
+            Object::ConnectionFactory(Box::new(ConnectionFactory {
                 brokers: vec![BrokerAddress {
                     host: "kkam".into(),
                     port: 9741,
@@ -304,8 +306,13 @@ mod tests {
                 group: Some("orders".parse().expect("a label")),
                 epoch: Some(Epoch(3)),
                 settings: FactorySettings::default(),
-            }),
+            })),
         ]
+    }
+
+    #[test]
+    fn an_object_takes_three_words_beside_its_texts() {
+        assert_eq!(size_of::<Object>(), 3 * size_of::<usize>());
     }
 
     #[test]

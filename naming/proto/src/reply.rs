@@ -25,7 +25,7 @@ pub struct Binding {
     pub revision: Revision,
     /// Who exported it; absent where somebody bound it by hand.
     #[serde(default)]
-    pub owner: Option<Owner>,
+    pub owner: Option<Arc<Owner>>,
 }
 
 /// The group that exported a binding, and under which epoch.

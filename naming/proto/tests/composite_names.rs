@@ -35,7 +35,7 @@ fn every_text_splits_as_in_the_jdk() {
         match vector.text.parse::<Name>() {
             Ok(name) => {
                 assert!(!vector.invalid, "{:?} is invalid in the JDK", vector.text);
-                let components: Vec<&str> = name.components().iter().map(AsRef::as_ref).collect();
+                let components: Vec<&str> = name.components().collect();
                 assert_eq!(components, vector.components, "{:?}", vector.text);
             }
             Err(error) => assert!(vector.invalid, "{:?}: {error}", vector.text),

@@ -26,7 +26,7 @@ fn a_whole_export_set_appears_in_one_revision_with_its_owner() {
         group: group("orders"),
         epoch: Epoch(epoch),
     };
-    assert_eq!(binding.owner, Some(owner));
+    assert_eq!(binding.owner.as_deref(), Some(&owner));
     assert_eq!(binding.revision, story.directory.revision());
     let view = story.view("orders");
     assert_eq!(view.exports, [name("A"), name("B")]);

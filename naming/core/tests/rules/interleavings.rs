@@ -404,7 +404,10 @@ impl Run {
                 .and_then(|(owner, _)| self.model.groups[owner].withheld);
             match (self.directory.lookup(name), withheld) {
                 (Ok(binding), None) => {
-                    let owner = binding.owner.clone().map(|owner| (owner.group, owner.epoch));
+                    let owner = binding
+                        .owner
+                        .as_deref()
+                        .map(|owner| (owner.group.clone(), owner.epoch));
                     assert_eq!((&binding.object, &owner), (&entry.object, &entry.owner));
                     assert_eq!(binding.revision.0, entry.revision);
                 }

@@ -10,5 +10,8 @@ mod links;
 mod listing;
 mod model;
 mod operations;
+mod search;
 mod snapshots;
 mod support;
+mod timeline;
+mod transact;

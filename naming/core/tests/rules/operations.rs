@@ -1,6 +1,6 @@
 //! Repeated operation ids.
 
-use daymark_naming_core::{Command, Limits};
+use daymark_naming_core::{Command, Directory, Limits};
 use daymark_naming_proto::{Attributes, Epoch, Evidence, LeaseId, OpId, Revision, WithdrawReason, Write};
 
 use crate::support::{
@@ -79,6 +79,39 @@ fn only_the_newest_answers_are_remembered() {
         refused(story.write_as(OpId(1_001), bind("q1"))),
         "NameAlreadyBound"
     );
+}
+
+#[test]
+fn an_answer_is_forgotten_when_its_time_is_over() {
+    let mut story = Story::within(Limits {
+        operations_kept_ms: 10_000,
+        ..Limits::default()
+    });
+    changed(story.write_as(OpId(1_001), bind("q1")));
+    story.now_unix_ms += 8_000;
+    changed(story.write_as(OpId(1_002), bind("q2")));
+    changed_again(&mut story, 1_001);
+    changed(story.write_as(OpId(1_003), bind("q3")));
+    assert_eq!(
+        refused(story.write_as(OpId(1_001), bind("q1"))),
+        "NameAlreadyBound"
+    );
+    changed_again(&mut story, 1_002);
+}
+
+#[test]
+fn a_clock_that_was_wrong_once_does_no_lasting_harm() {
+    let mut story = Story::new();
+    story.now_unix_ms = u64::MAX - 5_000;
+    changed(story.write_as(OpId(1_001), bind("q1")));
+    story.now_unix_ms = 1_000_000;
+    changed(story.write_as(OpId(1_002), bind("q2")));
+    changed(story.write_as(OpId(1_003), bind("q3")));
+    for op in [1_001, 1_002, 1_003] {
+        changed_again(&mut story, op);
+    }
+    let restored = Directory::from_snapshot(&story.directory.to_snapshot()).expect("a snapshot");
+    assert!(restored.to_snapshot() == story.directory.to_snapshot());
 }
 
 /// The answer that something changed is given again although nothing does now.

@@ -238,7 +238,7 @@ pub(crate) fn member(text: &str) -> MemberName {
 
 pub(crate) fn queue(address: &str) -> Object {
     Object::Queue {
-        address: address.to_owned(),
+        address: address.into(),
     }
 }
 
