@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use daymark_client::proto::{DEFAULT_PORT, Endpoint, GroupName, MemberName, Name, Revision};
+use daymark_client::proto::{DEFAULT_PORT, Endpoint, Filter, GroupName, MemberName, Name, Revision, Scope};
 
 use crate::span;
 
@@ -59,6 +59,18 @@ pub(crate) enum Verb {
     CreateSubcontext(CreateSubcontextArgs),
     /// Remove an empty subcontext; one that does not exist is no error
     DestroySubcontext(NameArgs),
+    /// Move a binding to another name, a context with everything below it
+    Rename(RenameArgs),
+    /// Show the attributes of a name
+    Attributes(AttributesArgs),
+    /// Add, replace or remove attributes, all changes or none
+    ModifyAttributes(ModifyAttributesArgs),
+    /// Find bindings by their attributes
+    Search(SearchArgs),
+    /// Carry out several writes as one, all or none
+    Transact(TransactArgs),
+    /// Ask anything the directory can be asked, in the words of its RESP door
+    Ask(AskArgs),
     /// Print what happens to a name, until Ctrl-C
     Watch(WatchArgs),
     /// Show broker groups: who is active, at which epoch, with which exports
@@ -339,6 +351,148 @@ pub(crate) struct NameArgs {
     pub(crate) asking: Asking,
 }
 
+/// `daymark rename`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  daymark rename BillingQueue billing/Incoming
+  daymark rename drafts orders --if-revision 17")]
+pub(crate) struct RenameArgs {
+    /// The name; a link is moved itself, not followed
+    pub(crate) name: Name,
+    /// The new name: not bound, its context exists
+    pub(crate) target: Name,
+    /// Only if the binding is at this revision
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) if_revision: Option<Revision>,
+    /// Where to ask.
+    #[command(flatten)]
+    pub(crate) asking: Asking,
+}
+
+/// `daymark attributes`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  daymark attributes BillingQueue
+  daymark attributes BillingQueue owner tier")]
+pub(crate) struct AttributesArgs {
+    /// The name
+    pub(crate) name: Name,
+    /// Which attributes; without any, all
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+    /// Answer from a majority's state, not from one server's
+    #[arg(long)]
+    pub(crate) strong: bool,
+    /// Where to ask.
+    #[command(flatten)]
+    pub(crate) asking: Asking,
+}
+
+/// `daymark modify-attributes`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+First everything that is added, then what is replaced, then what is removed.
+
+Examples:
+  daymark modify-attributes BillingQueue --add tier=gold --remove owner
+  daymark modify-attributes BillingQueue --replace owner=accounts --replace owner=audit")]
+pub(crate) struct ModifyAttributesArgs {
+    /// The name
+    pub(crate) name: Name,
+    /// Add a value; may be given several times
+    #[arg(long, value_name = "ID=VALUE", value_parser = attribute)]
+    pub(crate) add: Vec<(String, String)>,
+    /// Replace all values; given several times, one attribute gets several values
+    #[arg(long, value_name = "ID=VALUE", value_parser = attribute)]
+    pub(crate) replace: Vec<(String, String)>,
+    /// Remove an attribute, or one value of it; may be given several times
+    #[arg(long, value_name = "ID[=VALUE]")]
+    pub(crate) remove: Vec<String>,
+    /// Only if the binding is at this revision
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) if_revision: Option<Revision>,
+    /// Where to ask.
+    #[command(flatten)]
+    pub(crate) asking: Asking,
+}
+
+/// `daymark search`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A filter is written as RFC 4515 says: (owner=accounts), (&(tier=gold)(!(owner=*))), (name=Billing*), (size>=10).
+
+Examples:
+  daymark search '(owner=accounts)'
+  daymark search '(&(tier=gold)(owner=acc*))' --base billing --size-limit 10
+  daymark search '(objectClass=*)' --scope object --base BillingQueue")]
+pub(crate) struct SearchArgs {
+    /// The filter
+    pub(crate) filter: Filter,
+    /// Where to begin; without it the root
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub(crate) base: Name,
+    /// How far around it
+    #[arg(long, value_enum, default_value_t = ScopeArg::Subtree)]
+    pub(crate) scope: ScopeArg,
+    /// End after this many; 0: as many as the server allows
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub(crate) size_limit: u64,
+    /// End after this long (such as 500ms); without it as long as the server allows
+    #[arg(long, value_name = "TIME", value_parser = span::parse)]
+    pub(crate) time_limit: Option<Duration>,
+    /// Show only this attribute; may be given several times
+    #[arg(long = "attr", value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+    /// Answer from a majority's state, not from one server's
+    #[arg(long)]
+    pub(crate) strong: bool,
+    /// Where to ask.
+    #[command(flatten)]
+    pub(crate) asking: Asking,
+}
+
+/// `daymark transact`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The writes are a JSON array; each element has one key, its verb:
+  [{\"bind\": {\"name\": \"a\", \"object\": {\"type\": \"queue\", \"address\": \"a\"}}},
+   {\"unbind\": {\"name\": \"b\", \"expected\": 17}},
+   {\"check\": {\"name\": \"c\", \"expected\": 4}}]
+Verbs: bind, rebind, unbind, create-subcontext, destroy-subcontext, rename, modify-attributes, check.
+
+Examples:
+  daymark transact '[{\"rename\": {\"name\": \"new\", \"target\": \"current\"}}]'
+  daymark transact - < writes.json")]
+pub(crate) struct TransactArgs {
+    /// The writes as JSON; - reads them from standard input
+    #[arg(value_name = "JSON|-")]
+    pub(crate) writes: String,
+    /// Where to ask.
+    #[command(flatten)]
+    pub(crate) asking: Asking,
+}
+
+/// `daymark ask`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The answer is the JSON document that the directory answers at every door. A watch has no single answer: daymark watch.
+
+Examples:
+  daymark ask HELP
+  daymark ask LOOKUP BillingQueue MINREV 17
+  daymark ask GROUP SHOW orders
+  daymark ask REBIND limits '{\"type\":\"value\",\"value\":100}' IFREV 17")]
+pub(crate) struct AskArgs {
+    /// The verb and its arguments; HELP lists them
+    #[arg(required = true, value_name = "WORD")]
+    pub(crate) words: Vec<String>,
+    /// Where to ask.
+    #[command(flatten)]
+    pub(crate) asking: Asking,
+}
+
 /// `daymark watch`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -364,7 +518,7 @@ pub(crate) struct WatchArgs {
     pub(crate) asking: Asking,
 }
 
-/// How far a watch reaches.
+/// How far a watch or a search reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ScopeArg {
     /// The name itself
@@ -373,6 +527,16 @@ pub(crate) enum ScopeArg {
     OneLevel,
     /// The name and everything below it
     Subtree,
+}
+
+impl From<ScopeArg> for Scope {
+    fn from(scope: ScopeArg) -> Self {
+        match scope {
+            ScopeArg::Object => Self::Object,
+            ScopeArg::OneLevel => Self::OneLevel,
+            ScopeArg::Subtree => Self::Subtree,
+        }
+    }
 }
 
 /// `daymark groups`.
@@ -525,6 +689,12 @@ impl Verb {
             Self::Unbind(args) => args.asking.json,
             Self::CreateSubcontext(args) => args.asking.json,
             Self::DestroySubcontext(args) => args.asking.json,
+            Self::Ask(args) => args.asking.json,
+            Self::Rename(args) => args.asking.json,
+            Self::Attributes(args) => args.asking.json,
+            Self::ModifyAttributes(args) => args.asking.json,
+            Self::Search(args) => args.asking.json,
+            Self::Transact(args) => args.asking.json,
             Self::Watch(args) => args.asking.json,
             Self::Groups(args) => args.asking.json,
             Self::Promote(args) => args.asking.json,
@@ -583,6 +753,9 @@ mod tests {
             "daymark drill",
             "daymark drill orders --kill --freeze",
             "daymark watch x --changes 0",
+            "daymark search (owner=a",
+            "daymark modify-attributes x --add owner",
+            "daymark rename x",
         ] {
             let words = line.split(' ').map(|word| word.trim_matches('"'));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");

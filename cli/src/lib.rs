@@ -62,6 +62,12 @@ fn with_runtime(verb: Verb) -> Result<ExitCode, Failure> {
         | Verb::Unbind(_)
         | Verb::CreateSubcontext(_)
         | Verb::DestroySubcontext(_)
+        | Verb::Ask(_)
+        | Verb::Rename(_)
+        | Verb::Attributes(_)
+        | Verb::ModifyAttributes(_)
+        | Verb::Search(_)
+        | Verb::Transact(_)
         | Verb::Watch(_)
         | Verb::Groups(_)
         | Verb::Promote(_)
@@ -87,6 +93,12 @@ async fn perform(verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Unbind(args) => directory::unbind(args).await?,
         Verb::CreateSubcontext(args) => directory::create_subcontext(args).await?,
         Verb::DestroySubcontext(args) => directory::destroy_subcontext(args).await?,
+        Verb::Ask(args) => directory::raw(args).await?,
+        Verb::Rename(args) => directory::rename(args).await?,
+        Verb::Attributes(args) => directory::attributes(args).await?,
+        Verb::ModifyAttributes(args) => directory::modify_attributes(args).await?,
+        Verb::Search(args) => directory::search(args).await?,
+        Verb::Transact(args) => directory::transact(args).await?,
         Verb::Watch(args) => directory::watch(args).await?,
         Verb::Groups(args) => directory::groups(args).await?,
         Verb::Promote(args) => directory::promote(args).await?,

@@ -13,9 +13,11 @@ mod write;
 
 pub(crate) use groups::groups;
 pub(crate) use promote::{admin_endpoint, promote};
-pub(crate) use read::{list, lookup};
+pub(crate) use read::{attributes, list, lookup, raw, search};
 pub(crate) use status::status;
 pub(crate) use switchover::switchover;
 pub(crate) use timeline::timeline;
 pub(crate) use watch::watch;
-pub(crate) use write::{bind, create_subcontext, destroy_subcontext, rebind, unbind};
+pub(crate) use write::{
+    bind, create_subcontext, destroy_subcontext, modify_attributes, rebind, rename, transact, unbind,
+};

@@ -14,7 +14,7 @@ pub(crate) fn binding(binding: &Binding) -> String {
         (bound_to_label(&binding.object), bound_to(&binding.object)),
         ("settings", settings(&binding.object)),
         ("attributes", attributes(&binding.attributes)),
-        ("exported by", binding.owner.as_ref().map(owner)),
+        ("exported by", binding.owner.as_deref().map(owner)),
         (
             "revision",
             Some(format!("{} (made at {})", binding.revision, binding.created)),
@@ -48,7 +48,7 @@ pub(crate) fn bound_to(object: &Object) -> Option<String> {
         Object::Context => None,
         Object::Link { target } => Some(name(target)),
         Object::ConnectionFactory(factory) => Some(brokers(factory)),
-        Object::Queue { address } | Object::Topic { address } => Some(address.clone()),
+        Object::Queue { address } | Object::Topic { address } => Some(address.to_string()),
         Object::Reference(reference) => Some(class(reference)),
         Object::Value { json } => Some(json.to_string()),
     }
@@ -92,7 +92,8 @@ fn settings(object: &Object) -> Option<String> {
     (!changed.is_empty()).then(|| changed.join(" "))
 }
 
-fn attributes(attributes: &Attributes) -> Option<String> {
+/// Attributes on one line; `None` where there are none.
+pub(crate) fn attributes(attributes: &Attributes) -> Option<String> {
     let shown: Vec<String> = attributes
         .iter()
         .map(|(id, values)| format!("{id}={}", values.collect::<Vec<_>>().join(",")))

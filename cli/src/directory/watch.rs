@@ -1,9 +1,9 @@
 //! `watch`: what happens to a name, as it happens.
 
-use daymark_client::proto::{Binding, Change, ChangeKind, Revision, Scope, WatchMessage};
+use daymark_client::proto::{Binding, Change, ChangeKind, Revision, WatchMessage};
 
 use super::show;
-use crate::args::{ScopeArg, WatchArgs};
+use crate::args::WatchArgs;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::provider;
@@ -16,7 +16,7 @@ use crate::servers::stop_signal;
 pub(crate) async fn watch(args: WatchArgs) -> Result<(), Failure> {
     let naming = provider::naming(&args.asking)?;
     let output = Output::new(args.asking.json);
-    let mut watch = naming.watch(&args.name, scope(args.scope), args.from);
+    let mut watch = naming.watch(&args.name, args.scope.into(), args.from);
     let mut left = args.changes;
     let mut stop = std::pin::pin!(stop_signal()?);
     while left != Some(0) {
@@ -40,14 +40,6 @@ fn interrupted(left: Option<u64>) -> Result<(), Failure> {
             "Interrupted",
             format!("interrupted, {left} changes before the end"),
         )),
-    }
-}
-
-const fn scope(scope: ScopeArg) -> Scope {
-    match scope {
-        ScopeArg::Object => Scope::Object,
-        ScopeArg::OneLevel => Scope::OneLevel,
-        ScopeArg::Subtree => Scope::Subtree,
     }
 }
 

@@ -1,8 +1,16 @@
-//! `bind`, `rebind`, `unbind`, `create-subcontext` and `destroy-subcontext`.
+//! The verbs that write names: `bind`, `rebind`, `unbind`, `rename`, `modify-attributes`, `transact`, `create-subcontext`
+//! and `destroy-subcontext`.
 
-use daymark_client::proto::{Attributes, InvalidObject, Name, Object, Written};
+use std::io::Read;
 
-use crate::args::{Asking, BindArgs, CreateSubcontextArgs, NameArgs, ObjectArgs, RebindArgs, UnbindArgs};
+use daymark_client::proto::{
+    Attributes, InvalidObject, Modification, ModificationOp, Name, Object, TransactWrite, Written,
+};
+
+use crate::args::{
+    Asking, BindArgs, CreateSubcontextArgs, ModifyAttributesArgs, NameArgs, ObjectArgs, RebindArgs,
+    RenameArgs, TransactArgs, UnbindArgs,
+};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::provider;
@@ -68,6 +76,105 @@ pub(crate) async fn destroy_subcontext(args: NameArgs) -> Result<(), Failure> {
     show(&args.asking, "destroyed", &args.name, &written)
 }
 
+/// `daymark rename`.
+///
+/// # Errors
+/// What the directory answered, or that nobody answered.
+pub(crate) async fn rename(args: RenameArgs) -> Result<(), Failure> {
+    let naming = provider::naming(&args.asking)?;
+    let written = naming.rename(&args.name, &args.target, args.if_revision).await?;
+    show(&args.asking, "moved to", &args.target, &written)
+}
+
+/// `daymark modify-attributes`.
+///
+/// # Errors
+/// What the directory answered, or that nobody answered.
+pub(crate) async fn modify_attributes(args: ModifyAttributesArgs) -> Result<(), Failure> {
+    let modifications = modifications(&args);
+    if modifications.is_empty() {
+        return Err(Failure::usage("InvalidRequest", "there is nothing to change")
+            .hint("--add ID=VALUE, --replace ID=VALUE or --remove ID[=VALUE]"));
+    }
+    let naming = provider::naming(&args.asking)?;
+    let written = naming
+        .modify_attributes(&args.name, modifications, args.if_revision)
+        .await?;
+    show(&args.asking, "changed", &args.name, &written)
+}
+
+/// `daymark transact`.
+///
+/// # Errors
+/// That the writes cannot be read; what the directory answered, or that nobody answered.
+pub(crate) async fn transact(args: TransactArgs) -> Result<(), Failure> {
+    let writes = writes(args.writes)?;
+    let count = writes.len();
+    let naming = provider::naming(&args.asking)?;
+    let written = naming.transact(writes).await?;
+    Output::new(args.asking.json).show(&written, |written| {
+        if written.changed {
+            format!("done, {count} writes at revision {}", written.revision)
+        } else {
+            format!(
+                "nothing to do: everything stays as it is, revision {}",
+                written.revision
+            )
+        }
+    })
+}
+
+/// More than any server takes in one request.
+const WRITES_BYTES_MAX: u64 = 16 << 20;
+
+fn writes(json: String) -> Result<Vec<TransactWrite>, Failure> {
+    let json = if json == "-" {
+        let mut input = String::new();
+        std::io::stdin()
+            .take(WRITES_BYTES_MAX)
+            .read_to_string(&mut input)?;
+        input
+    } else {
+        json
+    };
+    serde_json::from_str(&json).map_err(|error| {
+        Failure::usage("InvalidRequest", format!("not a list of writes: {error}"))
+            .hint(r#"for example '[{"unbind": {"name": "a"}}]'"#)
+    })
+}
+
+/// What the flags say, one modification for each attribute and operation.
+fn modifications(args: &ModifyAttributesArgs) -> Vec<Modification> {
+    let mut all: Vec<Modification> = Vec::new();
+    let mut add = |op, id: &str, value: Option<&str>| {
+        let same = |known: &&mut Modification| known.op == op && known.id.eq_ignore_ascii_case(id);
+        let values = value.map(str::to_owned);
+        match all.iter_mut().find(same) {
+            // Without a value the whole attribute goes, whatever else is said of it.
+            Some(known) if known.values.is_empty() || values.is_none() => known.values.clear(),
+            Some(known) => known.values.extend(values),
+            None => all.push(Modification {
+                op,
+                id: id.to_owned(),
+                values: values.into_iter().collect(),
+            }),
+        }
+    };
+    for (id, value) in &args.add {
+        add(ModificationOp::Add, id, Some(value));
+    }
+    for (id, value) in &args.replace {
+        add(ModificationOp::Replace, id, Some(value));
+    }
+    for removed in &args.remove {
+        match removed.split_once('=') {
+            Some((id, value)) => add(ModificationOp::Remove, id, Some(value)),
+            None => add(ModificationOp::Remove, removed, None),
+        }
+    }
+    all
+}
+
 fn show(asking: &Asking, done: &str, name: &Name, written: &Written) -> Result<(), Failure> {
     Output::new(asking.json).show(written, |written| {
         if written.changed {
@@ -90,10 +197,14 @@ fn object(args: ObjectArgs) -> Result<Object, Failure> {
     match args {
         ObjectArgs {
             queue: Some(address), ..
-        } => Ok(Object::Queue { address }),
+        } => Ok(Object::Queue {
+            address: address.into(),
+        }),
         ObjectArgs {
             topic: Some(address), ..
-        } => Ok(Object::Topic { address }),
+        } => Ok(Object::Topic {
+            address: address.into(),
+        }),
         ObjectArgs {
             link: Some(target), ..
         } => Ok(Object::Link { target }),

@@ -17,9 +17,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use daymark_naming_proto::{
-    Advice, Attributes, Binding, Epoch, Evidence, Export, GroupName, GroupView, Groups, JoinRequest, LeaseId,
-    Listing, MemberName, Name, NamingError, Object, OpId, ReadOptions, Renewed, Request, Revision, Scope,
-    Status, Timeline, WithdrawReason, Write, WriteDetail, WriteRequest, Written,
+    Advice, Attributes, AttributesOf, Binding, Epoch, Evidence, Export, Found, GroupName, GroupView, Groups,
+    JoinRequest, LeaseId, Listing, MemberName, Modification, Name, NamingError, Object, OpId, ReadOptions,
+    Renewed, Request, Revision, Scope, Search, Status, Timeline, TransactWrite, WithdrawReason, Write,
+    WriteDetail, WriteRequest, Written,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -130,6 +131,32 @@ impl Naming {
     pub async fn list_bindings(&self, name: &Name) -> Result<Listing, LookupError> {
         let (name, options) = (name.clone(), ReadOptions::default());
         self.typed(Request::ListBindings { name, options }).await
+    }
+
+    /// The attributes of a name, links followed: those with these ids, or all. One that the binding does not have
+    /// is left out.
+    ///
+    /// # Errors
+    /// `LookupError`.
+    pub async fn attributes(&self, name: &Name, ids: Option<&[&str]>) -> Result<AttributesOf, LookupError> {
+        let ids = ids.map(|ids| ids.iter().map(|id| (*id).to_owned()).collect());
+        let (name, options) = (name.clone(), ReadOptions::default());
+        self.typed(Request::Attributes { name, ids, options }).await
+    }
+
+    /// The bindings around a name that match a filter (RFC 4515). Where a limit ended the search, `Found::stopped`
+    /// says which, and the entries are those found until then.
+    ///
+    /// # Errors
+    /// `LookupError`.
+    pub async fn search(&self, name: &Name, search: Search) -> Result<Found, LookupError> {
+        let (name, options) = (name.clone(), ReadOptions::default());
+        self.typed(Request::Search {
+            name,
+            search,
+            options,
+        })
+        .await
     }
 
     /// Every group.
@@ -276,6 +303,53 @@ impl Naming {
     pub async fn destroy_subcontext(&self, name: &Name) -> Result<Written, LookupError> {
         let name = name.clone();
         self.write(Write::DestroySubcontext { name }).await
+    }
+
+    /// Moves a binding, with everything below it where it is a context, to a name that is not bound. Links that
+    /// lead to the old name are not changed.
+    ///
+    /// # Errors
+    /// `LookupError`.
+    pub async fn rename(
+        &self,
+        name: &Name,
+        target: &Name,
+        expected: Option<Revision>,
+    ) -> Result<Written, LookupError> {
+        let (name, target) = (name.clone(), target.clone());
+        self.write(Write::Rename {
+            name,
+            target,
+            expected,
+        })
+        .await
+    }
+
+    /// Changes attributes, all of the modifications or none.
+    ///
+    /// # Errors
+    /// `LookupError`.
+    pub async fn modify_attributes(
+        &self,
+        name: &Name,
+        modifications: Vec<Modification>,
+        expected: Option<Revision>,
+    ) -> Result<Written, LookupError> {
+        let name = name.clone();
+        self.write(Write::ModifyAttributes {
+            name,
+            modifications,
+            expected,
+        })
+        .await
+    }
+
+    /// Carries out all writes or none, as one revision.
+    ///
+    /// # Errors
+    /// `LookupError`; the refusal says which of them was the cause.
+    pub async fn transact(&self, writes: Vec<TransactWrite>) -> Result<Written, LookupError> {
+        self.write(Write::Transact { writes }).await
     }
 
     /// Joins a group as standby.
@@ -505,7 +579,17 @@ macro_rules! answers {
     )*};
 }
 
-answers!(Binding, Listing, Groups, GroupView, Written, Status, Timeline);
+answers!(
+    Binding,
+    Listing,
+    Groups,
+    GroupView,
+    Written,
+    Status,
+    AttributesOf,
+    Found,
+    Timeline
+);
 
 impl Answer for Renewed {
     fn revision(&self) -> Option<Revision> {
