@@ -9,4 +9,5 @@ mod drill;
 mod failover;
 mod foreign;
 mod hosts;
+mod sessions;
 mod stage;
