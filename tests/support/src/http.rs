@@ -21,34 +21,46 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// `GET path` at `host:port`; `None` when nobody answers in HTTP.
 #[must_use]
 pub fn http_get(address: &str, path: &str) -> Option<HttpAnswer> {
-    ask(address, "GET", path, "")
+    http_ask(address, "GET", path, &[], "")
 }
 
 /// `POST path` at `host:port` with a JSON body; `None` when nobody answers in HTTP.
 #[must_use]
 pub fn http_post(address: &str, path: &str, body: &Value) -> Option<HttpAnswer> {
-    ask(address, "POST", path, &body.to_string())
+    http_ask(address, "POST", path, &[], &body.to_string())
 }
 
 /// `PUT path` at `host:port` with a JSON body; `None` when nobody answers in HTTP.
 #[must_use]
 pub fn http_put(address: &str, path: &str, body: &Value) -> Option<HttpAnswer> {
-    ask(address, "PUT", path, &body.to_string())
+    http_ask(address, "PUT", path, &[], &body.to_string())
 }
 
 /// `DELETE path` at `host:port`; `None` when nobody answers in HTTP.
 #[must_use]
 pub fn http_delete(address: &str, path: &str) -> Option<HttpAnswer> {
-    ask(address, "DELETE", path, "")
+    http_ask(address, "DELETE", path, &[], "")
 }
 
-fn ask(address: &str, method: &str, path: &str, body: &str) -> Option<HttpAnswer> {
+/// Any request with these headers and a body of JSON text; `None` when nobody answers in HTTP.
+#[must_use]
+pub fn http_ask(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Option<HttpAnswer> {
+    let headers: String = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+         content-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}",
         body.len()
     )
     .ok()?;

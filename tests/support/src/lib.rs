@@ -21,7 +21,7 @@ mod tools;
 
 pub use deadline::{eventually, eventually_some};
 pub use hosts::{ADDRESSES, Hosts};
-pub use http::{HttpAnswer, http_delete, http_get, http_post, http_put};
+pub use http::{HttpAnswer, http_ask, http_delete, http_get, http_post, http_put};
 pub use ports::free_port;
 pub use postgres::Postgres;
 pub use process::Process;

@@ -143,8 +143,18 @@ pub(super) struct Record {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rename {
-    pub(super) name: Name,
-    pub(super) target: Name,
+    name: String,
+    target: String,
+}
+
+impl Rename {
+    /// Both names.
+    ///
+    /// # Errors
+    /// `InvalidName`, as for a name in a path.
+    pub(super) fn names(&self) -> Result<(Name, Name), NamingError> {
+        Ok((self.name.parse()?, self.target.parse()?))
+    }
 }
 
 #[derive(Deserialize)]

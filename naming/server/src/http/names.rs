@@ -126,7 +126,8 @@ pub(super) async fn modify_attributes(mut call: Call) -> Answered {
 
 pub(super) async fn rename(mut call: Call) -> Answered {
     let expected = text::expected(&call.headers)?;
-    let (body::Rename { name, target }, bytes) = call.document().await?;
+    let (rename, bytes) = call.document::<body::Rename>().await?;
+    let (name, target) = rename.names()?;
     let rename = Write::Rename {
         name,
         target,

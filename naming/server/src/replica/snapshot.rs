@@ -212,7 +212,9 @@ mod tests {
             let address = "x".repeat(60_000);
             let write = NamingWrite::Bind {
                 name,
-                object: Object::Queue { address },
+                object: Object::Queue {
+                    address: address.into(),
+                },
                 attributes: Attributes::new(),
             };
             let command = Command {

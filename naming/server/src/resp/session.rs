@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-use daymark_naming_proto::resp::{self, Frame, parse_command, write_bulk, write_frame};
+use daymark_naming_proto::resp::{self, Frame, RespError, parse_command, write_bulk, write_frame};
 use daymark_naming_proto::{Name, NamingError, Request, Revision, Scope};
 
 use super::words::{Own, Verb};
@@ -108,7 +108,7 @@ impl Session {
                 }
                 Err(error) => {
                     self.settle().await;
-                    self.protocol_error(&error.to_string());
+                    self.refuse_bytes(&error);
                 }
             }
             if self.out.len() > FLUSH_BYTES {
@@ -126,6 +126,24 @@ impl Session {
         let limit = 2 * self.limits.bulk_bytes_max;
         if waiting > limit {
             self.protocol_error(&format!("a command of more than {limit} bytes"));
+        }
+    }
+
+    /// What is too large is answered as a limit, as at the other door; what is no RESP is answered as such.
+    fn refuse_bytes(&mut self, error: &RespError) {
+        match error {
+            RespError::TooLarge { what, given, limit } => {
+                self.error(&NamingError::LimitExceeded {
+                    what: format!("{what} of {given}"),
+                    limit: *limit as u64,
+                });
+                self.over = true;
+            }
+            RespError::UnknownType(_)
+            | RespError::NotANumber(_)
+            | RespError::Unterminated
+            | RespError::TooDeep
+            | RespError::UnbalancedQuotes => self.protocol_error(&error.to_string()),
         }
     }
 

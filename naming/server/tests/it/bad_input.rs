@@ -28,12 +28,10 @@ fn is_protocol_error(frames: &[Frame], part: &str) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_that_are_no_protocol_are_refused_and_the_connection_is_closed() {
     let naming = Naming::start().await;
-    let cases: [(&[u8], &str); 6] = [
+    let cases: [(&[u8], &str); 4] = [
         (b"*2\r\n!x\r\n\r\n", "0x21"),
         (b"*x\r\n", "not a number"),
         (b"*1\r\n$4\r\nPINGxx", "CR LF"),
-        (b"*1\r\n$99999999\r\n", "at most 1048576"),
-        (b"*99999\r\n", "at most 32"),
         (b"BIND \"x\r\n", "quotes"),
     ];
     for (bytes, part) in cases {
@@ -44,8 +42,25 @@ async fn bytes_that_are_no_protocol_are_refused_and_the_connection_is_closed() {
             String::from_utf8_lossy(bytes)
         );
     }
-    let endless = answer_to(&naming, &vec![b'x'; 200_000]).await;
-    assert!(is_protocol_error(&endless, "line"), "{endless:?}");
+    alive(&naming).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_large_is_answered_with_its_limit_and_the_connection_is_closed() {
+    let naming = Naming::start().await;
+    let line = vec![b'x'; 200_000];
+    let cases: [(&[u8], &str); 3] = [
+        (b"*1\r\n$99999999\r\n", "the limit is 1048576"),
+        (b"*99999\r\n", "the limit is 32"),
+        (&line, "line"),
+    ];
+    for (bytes, part) in cases {
+        let frames = answer_to(&naming, bytes).await;
+        assert!(
+            matches!(&frames[..], [Frame::Error(text)] if text.starts_with("LIMITEXCEEDED") && text.contains(part)),
+            "{frames:?}"
+        );
+    }
     alive(&naming).await;
 }
 
