@@ -464,10 +464,10 @@ Verbs: bind, rebind, unbind, create-subcontext, destroy-subcontext, rename, modi
 
 Examples:
   daymark transact '[{\"rename\": {\"name\": \"new\", \"target\": \"current\"}}]'
-  daymark transact - < writes.json")]
+  daymark transact @writes.json")]
 pub(crate) struct TransactArgs {
-    /// The writes as JSON; - reads them from standard input
-    #[arg(value_name = "JSON|-")]
+    /// The writes as JSON; @FILE reads them from a file, - from standard input
+    #[arg(value_name = "JSON|@FILE|-")]
     pub(crate) writes: String,
     /// Where to ask.
     #[command(flatten)]

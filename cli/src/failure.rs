@@ -134,11 +134,14 @@ impl From<LookupError> for Failure {
         let message = error.to_string();
         match &error {
             LookupError::Refused(refused) => Self::from(refused.clone()),
-            LookupError::Unreachable { .. } => {
-                Self::new("Unreachable", message).exiting(exit::UNREACHABLE).hint(
+            LookupError::Unreachable { .. } => Self {
+                detail: error
+                    .passed_over()
+                    .and_then(|said| serde_json::to_value(said).ok()),
+                ..Self::new("Unreachable", message).exiting(exit::UNREACHABLE).hint(
                     "`daymark naming` starts a server; --provider or DAYMARK_PROVIDER_URL says where to ask",
                 )
-            }
+            },
             LookupError::OutcomeUnknown { .. } => Self::new("OutcomeUnknown", message)
                 .exiting(exit::UNAVAILABLE)
                 .hint("the write may have happened: look before you repeat it"),

@@ -13,6 +13,9 @@ pub(crate) struct CommandLine<'a> {
     used: BTreeSet<String>,
 }
 
+/// The longest word of a command line.
+const WORD_MAX: usize = 100 << 10;
+
 /// The verbs that have a command of their own.
 const COMMANDS: [&str; 14] = [
     "attributes",
@@ -54,7 +57,7 @@ impl<'a> CommandLine<'a> {
 
 impl Door for CommandLine<'_> {
     fn ask(&mut self, verb: &str, args: &Map<String, Value>) -> Result<Value, Value> {
-        let own = own(verb, args);
+        let own = own(self.program, verb, args);
         if own.is_some() {
             self.used.insert(verb.to_owned());
         }
@@ -63,7 +66,7 @@ impl Door for CommandLine<'_> {
             command.extend(words::of(verb, args));
             command
         });
-        let mut line = vec!["--json", "--provider", &self.address];
+        let mut line = vec!["--json", "--timeout", "3s", "--provider", &self.address];
         let at = 1;
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
         let (first, rest) = command.split_at(at);
@@ -80,7 +83,7 @@ impl Door for CommandLine<'_> {
 }
 
 /// The command of this verb, or `None` where it has none or none that says this.
-fn own(verb: &str, args: &Map<String, Value>) -> Option<Vec<String>> {
+fn own(program: &Program, verb: &str, args: &Map<String, Value>) -> Option<Vec<String>> {
     let command = match verb {
         "lookup-link" => "lookup",
         "list-bindings" => "list",
@@ -100,7 +103,13 @@ fn own(verb: &str, args: &Map<String, Value>) -> Option<Vec<String>> {
     line.push("--".to_owned());
     for key in positional(verb) {
         let value = args.get(*key)?;
-        line.push(value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        let word = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        // The system takes no longer words than this.
+        if word.len() > WORD_MAX && verb == "transact" {
+            line.push(format!("@{}", program.file("writes.json", &word).display()));
+        } else {
+            line.push(word);
+        }
     }
     if verb == "attributes"
         && let Some(ids) = args.get("ids")
@@ -137,7 +146,12 @@ fn flag(verb: &str, key: &str, value: &Value, line: &mut Vec<String>) -> Option<
         ("attributes", "ids") => {}
         (_, "expected") => add("if-revision", value.as_u64()?.to_string()),
         (_, "attributes") => {
-            for (id, values) in value.as_object()? {
+            let attributes = value.as_object()?;
+            // Without a flag the command leaves them as they are.
+            if attributes.is_empty() && verb == "rebind" {
+                return None;
+            }
+            for (id, values) in attributes {
                 let values = texts(values)
                     .filter(|values| !values.is_empty() && !id.contains('=') && !id.is_empty())?;
                 values
@@ -158,8 +172,11 @@ fn flag(verb: &str, key: &str, value: &Value, line: &mut Vec<String>) -> Option<
             let values = change.get("values").map_or(Some(Vec::new()), texts)?;
             match (op, values.as_slice()) {
                 ("remove", []) => add("remove", id.to_owned()),
-                ("add" | "replace", []) => return None,
-                (op, values) => values.iter().for_each(|value| add(op, format!("{id}={value}"))),
+                (_, []) => return None,
+                (op @ ("add" | "replace" | "remove"), values) => {
+                    values.iter().for_each(|value| add(op, format!("{id}={value}")))
+                }
+                _ => return None,
             }
         }
         (_, key) if positional(verb).contains(&key) => {}
@@ -178,7 +195,7 @@ fn texts(value: &Value) -> Option<Vec<String>> {
 
 /// Whether every name and filter is one: the parser of the command line refuses others by itself.
 fn is_well_formed(args: &Map<String, Value>) -> bool {
-    use daymark_client::proto::{Filter, Name};
+    use daymark_client::proto::{Filter, Name, Object, TransactWrite};
     let is = |key: &str, check: fn(&str) -> bool| {
         args.get(key)
             .is_none_or(|value| value.as_str().is_some_and(check))
@@ -186,6 +203,10 @@ fn is_well_formed(args: &Map<String, Value>) -> bool {
     is("name", |text| text.parse::<Name>().is_ok())
         && is("target", |text| text.parse::<Name>().is_ok())
         && is("filter", |text| text.parse::<Filter>().is_ok())
-        && args.get("object").is_none_or(Value::is_object)
-        && args.get("writes").is_none_or(Value::is_array)
+        && args
+            .get("object")
+            .is_none_or(|object| Object::from_json(object.to_string().as_bytes()).is_ok())
+        && args
+            .get("writes")
+            .is_none_or(|writes| serde_json::from_value::<Vec<TransactWrite>>(writes.clone()).is_ok())
 }

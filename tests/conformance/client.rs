@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use daymark_client::proto::{NamingError, ReadOptions, Request, Write, WriteRequest};
-use daymark_client::{Failure, LookupError, Naming, NamingConfig};
+use daymark_client::{LookupError, Naming, NamingConfig};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::runtime::Runtime;
@@ -46,23 +46,10 @@ impl Door for Client {
     }
 }
 
-/// What the directory said: as the answer, or as the reason why the client went on to the next server until its time
-/// was over, as after `Lagging`.
+/// What the directory said: as the answer, or, as after `Lagging`, as the reason why the client went on to the next
+/// server until its time was over.
 fn refusal(error: &LookupError) -> Option<&NamingError> {
-    let LookupError::Unreachable { attempts, .. } = error else {
-        return error.naming_error();
-    };
-    attempts.iter().find_map(|attempt| match &attempt.why {
-        Failure::PassedOver(error) => Some(error),
-        Failure::NotTried
-        | Failure::Resolve { .. }
-        | Failure::Connect { .. }
-        | Failure::NoAnswer { .. }
-        | Failure::Lost { .. }
-        | Failure::Malformed { .. }
-        | Failure::WrongCluster { .. }
-        | Failure::Denied { .. } => None,
-    })
+    error.naming_error().or_else(|| error.passed_over())
 }
 
 fn document(error: &NamingError) -> Value {

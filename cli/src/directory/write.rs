@@ -127,20 +127,29 @@ pub(crate) async fn transact(args: TransactArgs) -> Result<(), Failure> {
 /// More than any server takes in one request.
 const WRITES_BYTES_MAX: u64 = 16 << 20;
 
-fn writes(json: String) -> Result<Vec<TransactWrite>, Failure> {
-    let json = if json == "-" {
-        let mut input = String::new();
-        std::io::stdin()
-            .take(WRITES_BYTES_MAX)
-            .read_to_string(&mut input)?;
-        input
-    } else {
-        json
+fn writes(given: String) -> Result<Vec<TransactWrite>, Failure> {
+    let json = match given.strip_prefix('@') {
+        Some(path) => {
+            let file = std::fs::File::open(path);
+            text_of(path, file.and_then(read_bounded))?
+        }
+        None if given == "-" => text_of("standard input", read_bounded(std::io::stdin()))?,
+        None => given,
     };
     serde_json::from_str(&json).map_err(|error| {
         Failure::usage("InvalidRequest", format!("not a list of writes: {error}"))
             .hint(r#"for example '[{"unbind": {"name": "a"}}]'"#)
     })
+}
+
+fn read_bounded(source: impl Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    source.take(WRITES_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn text_of(source: &str, read: std::io::Result<String>) -> Result<String, Failure> {
+    read.map_err(|error| Failure::usage("InvalidRequest", format!("{source}: {error}")))
 }
 
 /// What the flags say, one modification for each attribute and operation.

@@ -88,6 +88,25 @@ impl LookupError {
             | Self::WrongKind { .. } => None,
         }
     }
+
+    /// Why a server was passed over until the time was over, where one said so: it lags, or it cannot answer now.
+    #[must_use]
+    pub fn passed_over(&self) -> Option<&NamingError> {
+        let Self::Unreachable { attempts, .. } = self else {
+            return None;
+        };
+        attempts.iter().find_map(|attempt| match &attempt.why {
+            Failure::PassedOver(error) => Some(error),
+            Failure::NotTried
+            | Failure::Resolve { .. }
+            | Failure::Connect { .. }
+            | Failure::NoAnswer { .. }
+            | Failure::Lost { .. }
+            | Failure::Malformed { .. }
+            | Failure::WrongCluster { .. }
+            | Failure::Denied { .. } => None,
+        })
+    }
 }
 
 /// How the last attempt at one naming server ended.
