@@ -209,6 +209,38 @@ fn a_frozen_active_is_followed_by_itself_and_becomes_the_standby_when_it_wakes()
 }
 
 #[test]
+fn a_pause_of_300_ms_is_no_failover() {
+    for _ in 0..5 {
+        let pair = Pair::new(NO_FAILBACK);
+        // A machine that was itself asleep made another pause than the one this is about.
+        if !(0..3).all(|_| pauses_for_300_ms(&pair)) {
+            continue;
+        }
+        // The next term is the first one after this broker's: nobody had one in between.
+        let switched = pair.stage.switch_over("two");
+        assert_eq!(switched["epoch"], 2, "{}", pair.two.process.log());
+        pair.stage.group_served_by("two", 2);
+        let log = pair.two.process.log();
+        assert_eq!(log.matches("code=\"promoting\"").count(), 1, "{log}");
+        return;
+    }
+    panic!("this machine cannot pause a process for 300 ms");
+}
+
+/// Whether the pause was as short as it should be; then the other broker watches this one afterwards.
+fn pauses_for_300_ms(pair: &Pair) -> bool {
+    let began = Instant::now();
+    pair.one.process.freeze();
+    std::thread::sleep(Duration::from_millis(300));
+    pair.one.process.thaw();
+    let is_short = began.elapsed() < Duration::from_millis(600);
+    if is_short {
+        pair.two.watches("one");
+    }
+    is_short
+}
+
+#[test]
 fn a_primary_that_wakes_or_is_started_again_is_handed_the_service() {
     let mut pair = Pair::new("[failover]\nfailback_delay_ms = 100\n");
     pair.one.process.freeze();

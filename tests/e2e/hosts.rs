@@ -1,6 +1,7 @@
 //! Two hosts that share a directory or a database, and find each other without naming.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use daymark_test_support::{ADDRESSES, Hosts, Postgres, Process, Program, eventually, free_port};
 
@@ -22,7 +23,10 @@ fn virtual_multicast(host: usize, other: &str) -> String {
     )
 }
 
-/// A broker on one of two hosts. Naming is asked at an address where nobody is.
+/// How long packets are lost: a minute where an operator wants to see it.
+const LOSSES: &str = "DAYMARK_TEST_LOSS_SECONDS";
+
+/// A broker on one of two hosts. Naming is asked at an address where nobody is, unless the test says otherwise.
 struct Member {
     process: Process,
     name: &'static str,
@@ -35,9 +39,8 @@ struct Pair {
     two: Member,
 }
 
-fn arguments(name: &str, address: &str, store: &str, config: &Path) -> Vec<String> {
+fn arguments(name: &str, address: &str, naming: &str, store: &str, config: &Path) -> Vec<String> {
     let role = if name == "one" { "primary" } else { "backup" };
-    let nobody = format!("{address}:9");
     let listen = format!("{address}:9741");
     let config = config.display().to_string();
     [
@@ -51,7 +54,7 @@ fn arguments(name: &str, address: &str, store: &str, config: &Path) -> Vec<Strin
         "--store",
         store,
         "--naming",
-        &nobody,
+        naming,
         "--listen",
         &listen,
         "--exit-with-parent",
@@ -67,11 +70,23 @@ fn exe() -> PathBuf {
 }
 
 fn start(program: &Program, hosts: &Hosts, host: usize, name: &'static str, group: &str) -> Member {
+    let nobody = format!("{}:9", ADDRESSES[host]);
+    start_with(program, hosts, host, name, &nobody, &format!("{PATIENT}{group}"))
+}
+
+fn start_with(
+    program: &Program,
+    hosts: &Hosts,
+    host: usize,
+    name: &'static str,
+    naming: &str,
+    config: &str,
+) -> Member {
     let address = ADDRESSES[host];
     let peer = format!("peer_listen = \"{address}:{PEER_PORT}\"\n");
-    let config = program.file(&format!("{name}.toml"), &format!("{peer}{PATIENT}{group}"));
+    let config = program.file(&format!("{name}.toml"), &format!("{peer}{config}"));
     let store = format!("journal:{}", program.path("store").display());
-    let (exe, arguments) = hosts.on(host, &exe(), &arguments(name, address, &store, &config));
+    let (exe, arguments) = hosts.on(host, &exe(), &arguments(name, address, naming, &store, &config));
     let directory = program.path("");
     let mut process = Process::start(&exe, &arguments, &directory, &[("NO_COLOR", "1")]);
     let _ = process.announced("admin", SOON);
@@ -170,6 +185,70 @@ fn an_active_that_is_cut_off_from_everybody_gives_its_term_up_and_the_other_one_
     pair.one.says("isolated", 1);
     pair.two.says("active", 1);
     assert_eq!(pair.one.said("active"), 1, "{}", pair.one.process.log());
+}
+
+/// Loses every fifth packet for some seconds, and makes sure that nobody took over or tried to.
+fn lose_every_fifth_packet(hosts: &mut Hosts, one: &Member, two: &Member) {
+    let seconds = std::env::var(LOSSES).ok().and_then(|text| text.parse().ok());
+    hosts.lose(20);
+    std::thread::sleep(Duration::from_secs(seconds.unwrap_or(5)));
+    hosts.lose(0);
+    let lost = hosts.lost();
+    assert!(lost >= 20, "only {lost} packets were lost");
+    println!(
+        "{lost} packets lost; suspicions: {}, cleared: {}",
+        two.said("suspected"),
+        two.said("cleared")
+    );
+    for code in ["promoting", "active"] {
+        assert_eq!(two.said(code), 0, "{}", two.process.log());
+        assert_eq!(one.said(code), 1, "{}", one.process.log());
+    }
+}
+
+#[test]
+fn a_network_that_loses_every_fifth_packet_causes_no_failover_while_naming_answers() {
+    let Some(mut hosts) = Hosts::with_lossy_cable() else {
+        return;
+    };
+    let program = program();
+    // Naming is at the standby's side: the active one's renewals take the way that loses.
+    let address = format!("{}:9736", ADDRESSES[1]);
+    let data = program.path("naming").display().to_string();
+    let naming = [
+        "naming",
+        "--listen",
+        &address,
+        "--data",
+        &data,
+        "--exit-with-parent",
+    ];
+    let (on, naming) = hosts.on(1, &exe(), &naming.map(str::to_owned));
+    let mut naming = Process::start(&on, &naming, &program.path(""), &[]);
+    let _ = naming.announced("listening", SOON);
+    let one = start_with(&program, &hosts, 0, "one", &address, "");
+    one.says("active", 1);
+    let two = start_with(&program, &hosts, 1, "two", &address, "");
+    eventually(SOON, "two watches one", || {
+        two.process.log().contains("watching=one")
+    });
+    lose_every_fifth_packet(&mut hosts, &one, &two);
+}
+
+#[test]
+fn members_find_each_other_on_a_network_that_loses_every_fifth_packet_and_no_failover_follows() {
+    let Some(mut hosts) = Hosts::with_lossy_cable() else {
+        return;
+    };
+    hosts.lose(20);
+    let program = program();
+    let one = start(&program, &hosts, 0, "one", MULTICAST);
+    one.says("active", 1);
+    let two = start(&program, &hosts, 1, "two", MULTICAST);
+    eventually(SOON, "two watches one", || {
+        two.process.log().contains("watching=one")
+    });
+    lose_every_fifth_packet(&mut hosts, &one, &two);
 }
 
 #[test]

@@ -2,16 +2,33 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use tempfile::TempDir;
+
+use crate::process::Process;
 use crate::program::Ran;
 use crate::run_tool;
 use crate::tools::{skipped, tool};
+
+/// How long the cable may take to carry its first packet.
+const READY: Duration = Duration::from_secs(20);
 
 /// Two namespaces, each with one interface. They go when this is dropped.
 #[derive(Debug)]
 pub struct Hosts {
     ip: PathBuf,
     names: [String; 2],
+    cable: Option<Cable>,
+}
+
+/// A cable that loses packets: a program in a namespace of its own that passes on the rest.
+#[derive(Debug)]
+struct Cable {
+    namespace: String,
+    process: Option<Process>,
+    directory: TempDir,
+    python: PathBuf,
 }
 
 /// The addresses of the two hosts. No other namespace sees them.
@@ -25,11 +42,77 @@ impl Hosts {
     /// When that cannot be done and `CI=true`, or when the namespaces cannot be joined.
     #[must_use]
     pub fn new() -> Option<Self> {
+        let hosts = Self::apart()?;
+        let [a, b] = &hosts.names;
+        hosts.done(&[
+            "link", "add", "eth0", "netns", a, "type", "veth", "peer", "name", "eth0", "netns", b,
+        ]);
+        hosts.configure();
+        Some(hosts)
+    }
+
+    /// The same with a cable that can be told to lose packets. It loses none at first.
+    ///
+    /// # Panics
+    /// As `new`, and when the cable cannot be started.
+    #[must_use]
+    pub fn with_lossy_cable() -> Option<Self> {
+        let python = tool("python3")?;
+        let mut hosts = Self::apart()?;
+        let namespace = format!("{}c", hosts.names[0]);
+        hosts.done(&["netns", "add", &namespace]);
+        let mut cable = Cable {
+            namespace,
+            process: None,
+            directory: TempDir::with_prefix("daymark-cable-").expect("a temporary directory"),
+            python,
+        };
+        for (name, end) in hosts.names.iter().zip(ENDS) {
+            let middle = &cable.namespace;
+            hosts.done(&[
+                "link", "add", "eth0", "netns", name, "type", "veth", "peer", "name", end, "netns", middle,
+            ]);
+            hosts.done(&["-n", middle, "link", "set", end, "up"]);
+        }
+        hosts.configure();
+        for host in [0, 1] {
+            let ran = hosts.run(host, &cable.python, &[&script("plain_frames.py"), "eth0"]);
+            assert_eq!(ran.code, Some(0), "{ran:?}");
+        }
+        cable.start(&hosts.ip);
+        hosts.cable = Some(cable);
+        Some(hosts)
+    }
+
+    /// From now on this share of all packets is lost, in both directions.
+    ///
+    /// # Panics
+    /// Without a cable that loses packets.
+    pub fn lose(&self, percent: u32) {
+        self.cable.as_ref().expect("a lossy cable").lose(percent);
+    }
+
+    /// How many packets were lost, counted in tens, since this was asked last.
+    ///
+    /// # Panics
+    /// Without a cable that loses packets.
+    pub fn lost(&mut self) -> usize {
+        let cable = self.cable.as_mut().expect("a lossy cable");
+        let process = cable.process.as_mut().expect("a cable that was started");
+        std::iter::from_fn(|| process.line(Duration::ZERO)).count() * 10
+    }
+
+    /// Two namespaces without anything between them.
+    fn apart() -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let ip = tool("ip")?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let names = ["a", "b"].map(|host| format!("dm{}n{number}{host}", std::process::id()));
-        let hosts = Self { ip, names };
+        let hosts = Self {
+            ip,
+            names,
+            cable: None,
+        };
         for name in &hosts.names {
             let made = hosts.ip(&["netns", "add", name]);
             if made.code != Some(0) {
@@ -37,15 +120,10 @@ impl Hosts {
                 return None;
             }
         }
-        hosts.join();
         Some(hosts)
     }
 
-    fn join(&self) {
-        let [a, b] = &self.names;
-        self.done(&[
-            "link", "add", "eth0", "netns", a, "type", "veth", "peer", "name", "eth0", "netns", b,
-        ]);
+    fn configure(&self) {
         for (name, address) in self.names.iter().zip(ADDRESSES) {
             let network = format!("{address}/24");
             self.done(&["-n", name, "link", "set", "lo", "up"]);
@@ -95,9 +173,54 @@ impl Hosts {
     }
 }
 
+/// The ends of a cable in its own namespace.
+const ENDS: [&str; 2] = ["left", "right"];
+
+fn script(name: &str) -> String {
+    format!("{}/hosts/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+impl Cable {
+    fn start(&mut self, ip: &Path) {
+        self.lose(0);
+        let share = self.share().display().to_string();
+        let python = self.python.display().to_string();
+        let script = script("lossy_cable.py");
+        let [left, right] = ENDS;
+        let arguments = [
+            "netns",
+            "exec",
+            &self.namespace,
+            &python,
+            &script,
+            left,
+            right,
+            "1",
+            &share,
+        ];
+        let mut process = Process::start(ip, &arguments.map(str::to_owned), self.directory.path(), &[]);
+        let ready = process.line(READY);
+        assert_eq!(ready.as_deref(), Some("ready"), "{}", process.log());
+        self.process = Some(process);
+    }
+
+    fn share(&self) -> PathBuf {
+        self.directory.path().join("percent")
+    }
+
+    fn lose(&self, percent: u32) {
+        // Renamed into place, so that the cable never reads half of it.
+        let new = self.directory.path().join("new");
+        let written = std::fs::write(&new, percent.to_string());
+        let placed = written.and_then(|()| std::fs::rename(&new, self.share()));
+        placed.expect("a file that can be written");
+    }
+}
+
 impl Drop for Hosts {
     fn drop(&mut self) {
-        for name in &self.names {
+        let cable = self.cable.take().map(|cable| cable.namespace.clone());
+        for name in self.names.iter().chain(&cable) {
             // One that was never made cannot be removed.
             let _ = self.ip(&["netns", "del", name]);
         }
