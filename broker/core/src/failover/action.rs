@@ -4,6 +4,8 @@ use std::fmt;
 
 use daymark_naming_proto::{Epoch, Evidence, MemberName, MemberState, WithdrawReason};
 
+use super::Signal;
+
 /// Something to do. The driver does the actions of one step in order, each before the next begins; those
 /// that are answered by an event are begun, and the event comes later.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -366,6 +368,13 @@ pub enum Note {
     },
     /// An operator stops this broker.
     Stopping,
+    /// Something became of another member, watched or not.
+    Member {
+        /// Who.
+        peer: MemberName,
+        /// What.
+        signal: Signal,
+    },
 }
 
 /// What became of a broker that should have taken over.
@@ -423,7 +432,7 @@ pub enum Ending {
 }
 
 /// Every code that `Note::code` gives, in the order of a broker's life. `docs/failover.md` explains each.
-pub const EVENT_CODES: [&str; 36] = [
+pub const EVENT_CODES: [&str; 41] = [
     "discovering",
     "standby",
     "suspected",
@@ -460,6 +469,11 @@ pub const EVENT_CODES: [&str; 36] = [
     "store-taken",
     "store-failed",
     "stopping",
+    "member-joined",
+    "member-joined-and-ready",
+    "member-suspected",
+    "member-failed",
+    "member-planned-shutdown",
 ];
 
 impl Note {
@@ -503,6 +517,7 @@ impl Note {
             Self::StoreTaken { .. } => "store-taken",
             Self::StoreFailed { .. } => "store-failed",
             Self::Stopping => "stopping",
+            Self::Member { signal, .. } => signal.code(),
         }
     }
 
@@ -527,6 +542,7 @@ impl Note {
             | Self::StepFailed { .. }
             | Self::StoreTaken { .. }
             | Self::StoreFailed { .. } => true,
+            Self::Member { signal, .. } => signal.is_warning(),
             Self::Discovering { .. }
             | Self::Standby { .. }
             | Self::Cleared { .. }
@@ -587,7 +603,10 @@ impl fmt::Display for Note {
             Self::Suspected { peer, suspicion } => {
                 write!(f, " peer={peer} suspicion={}", suspicion.as_str())
             }
-            Self::Cleared { peer } | Self::Confirmed { peer } | Self::NeverFailsOver { peer } => {
+            Self::Cleared { peer }
+            | Self::Confirmed { peer }
+            | Self::NeverFailsOver { peer }
+            | Self::Member { peer, .. } => {
                 write!(f, " peer={peer}")
             }
             Self::PlannedShutdown { peer, handover } => write!(f, " peer={peer} handover={handover}"),

@@ -16,6 +16,7 @@ mod naming;
 mod peers;
 mod promotion;
 mod settings;
+mod signal;
 mod standby;
 
 use std::time::Instant;
@@ -25,6 +26,7 @@ use daymark_naming_proto::{Epoch, MemberName, MemberState, Role};
 pub use action::{Action, Drain, EVENT_CODES, Ending, Lapse, Motive, NoSwitchover, Note, Step, Suspicion};
 pub use event::{About, Event, GroupSeen, NamingEvent, PeerEvent, ProbeAnswer, Refusal, StepEvent};
 pub use settings::{InvalidSettings, Settings, Tries};
+pub use signal::Signal;
 
 use crate::detector::Detector;
 use active::{Active, step_down};

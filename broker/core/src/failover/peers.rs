@@ -7,7 +7,7 @@ use daymark_naming_proto::{Epoch, MemberName, MemberState, Role};
 
 use super::action::Lapse;
 use super::standby::Watch;
-use super::{About, Action, Actions, Failover, Note, PeerEvent, Phase, Suspicion};
+use super::{About, Action, Actions, Failover, Note, PeerEvent, Phase, Signal, Suspicion};
 use crate::detector::{Detector, Verdict};
 
 /// What the other members said last, and how long ago.
@@ -28,6 +28,8 @@ struct Said {
     about: About,
     /// Since when it has said without interruption that it is a ready standby.
     ready_since: Option<Instant>,
+    /// What was told of it last.
+    told: Option<Signal>,
 }
 
 impl Peers {
@@ -68,6 +70,17 @@ impl Peers {
                 .said
                 .get(peer)
                 .is_some_and(|said| said.ready_since.is_some() && said.leaving.is_none())
+    }
+
+    /// Whether `peer` said last that it is active, or a ready standby.
+    pub(super) fn is_active_or_ready(&self, peer: &MemberName) -> bool {
+        let said = self.said.get(peer);
+        said.is_some_and(|said| said.state == MemberState::Active || said.ready_since.is_some())
+    }
+
+    /// What was told of `peer` last; `None` if it is not known.
+    pub(super) fn told(&mut self, peer: &MemberName) -> Option<&mut Option<Signal>> {
+        self.said.get_mut(peer).map(|said| &mut said.told)
     }
 
     /// Who would be handed the service where nobody is named: a primary before a backup, then by name.
@@ -117,10 +130,12 @@ impl Failover {
             PeerEvent::Leaving { peer, handover } => {
                 if let Some(said) = self.peers.said.get_mut(&peer) {
                     said.leaving = Some(handover);
+                    self.signal(&peer, Signal::PlannedShutdown, out);
                 }
             }
             PeerEvent::Dropped { peer } => {
                 if self.peers.detector.dropped(&peer) {
+                    self.signal(&peer, Signal::Suspected, out);
                     self.on_gone(now, &peer, Suspicion::Dropped, out);
                 }
             }
@@ -143,6 +158,7 @@ impl Failover {
         }
         let heir = about.hands_over_to.clone().map(|heir| (heir, about.is_failback));
         self.remember(now, &peer, state, epoch, about);
+        self.signal_heard(&peer, out);
         self.on_contact(now);
         match (state, heir) {
             (MemberState::Active, _) => self.on_heard_active(now, &peer, epoch, out),
@@ -162,6 +178,7 @@ impl Failover {
             epoch,
             // Once said it holds for this run of its process.
             leaving: same_run.and_then(|before| before.leaving),
+            told: same_run.and_then(|before| before.told),
             ready_since: is_ready.then(|| same_run.and_then(|before| before.ready_since).unwrap_or(now)),
             about,
         };
@@ -253,8 +270,14 @@ impl Failover {
         self.on_silence_while_handing_over(now, peer, verdict, out);
         match verdict {
             Verdict::Alive => {}
-            Verdict::Suspected => self.on_gone(now, peer, Suspicion::Silent, out),
-            Verdict::Failed => self.on_failed(now, peer, out),
+            Verdict::Suspected => {
+                self.signal(peer, Signal::Suspected, out);
+                self.on_gone(now, peer, Suspicion::Silent, out);
+            }
+            Verdict::Failed => {
+                self.signal(peer, Signal::Failed, out);
+                self.on_failed(now, peer, out);
+            }
         }
     }
 
@@ -285,6 +308,7 @@ impl Failover {
         self.on_gone(now, peer, Suspicion::Dropped, out);
         let suspected = matches!(&self.phase, Phase::Suspecting(suspect) if suspect.peer == *peer);
         if !suspected {
+            self.signal(peer, Signal::Failed, out);
             self.peers.forget(peer);
         }
     }

@@ -8,7 +8,7 @@ use daymark_naming_proto::{MemberName, Role};
 
 use super::promotion::Promotion;
 use super::settings::{Tries, pause};
-use super::{Action, Actions, Failover, GroupSeen, Note, Phase, ProbeAnswer, Suspicion};
+use super::{Action, Actions, Failover, GroupSeen, Note, Phase, ProbeAnswer, Signal, Suspicion};
 use crate::detector::Verdict;
 
 /// A search for an active broker.
@@ -337,6 +337,7 @@ impl Failover {
         };
         let peer = suspect.peer.clone();
         if suspect.lease_expired && self.peers.detector.verdict(&peer) == Some(Verdict::Failed) {
+            self.signal(&peer, Signal::Failed, out);
             out.push(Action::Note(Note::Confirmed { peer: peer.clone() }));
             self.forget_peer(&peer);
             self.promote(now, Promotion::again(Some(peer), true), out);
@@ -344,6 +345,7 @@ impl Failover {
     }
 
     fn confirm(&mut self, now: Instant, peer: MemberName, frozen: Option<MemberName>, out: &mut Actions) {
+        self.signal(&peer, Signal::Failed, out);
         out.push(Action::Note(Note::Confirmed { peer: peer.clone() }));
         self.forget_peer(&peer);
         self.promote(now, Promotion::after_death(now, &self.settings, frozen), out);

@@ -894,6 +894,7 @@ impl Driver {
             | Note::StepFailed { .. }
             | Note::StoreTaken { .. }
             | Note::StoreFailed { .. }
+            | Note::Member { .. }
             | Note::Stopping => {}
         }
     }

@@ -57,7 +57,12 @@ struct Way {
 impl Timeline {
     /// Records a note as of now.
     pub(crate) fn record(&mut self, note: &Note) {
+        let before = self.last;
         let entry = self.enter(note.code(), note.to_string(), numbers(note));
+        if matches!(note, Note::Member { .. }) {
+            self.last = before; // What became of a member is no step of anything, and cuts none short.
+            return;
+        }
         self.follow(note, entry);
     }
 
@@ -200,7 +205,7 @@ fn numbers(note: &Note) -> BTreeMap<String, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use daymark_broker_core::failover::Suspicion;
+    use daymark_broker_core::failover::{Signal, Suspicion};
     use daymark_client::proto::Epoch;
 
     fn steps(timeline: &Timeline) -> Vec<&'static str> {
@@ -221,6 +226,10 @@ mod tests {
                 suspicion,
             },
             Note::Confirmed { peer: peer.clone() },
+            Note::Member {
+                peer: peer.clone(),
+                signal: Signal::Failed,
+            },
             Note::Promoting,
             Note::PublishUnanswered,
             Note::Active { epoch: Epoch(2) },
@@ -231,7 +240,11 @@ mod tests {
                 peer: peer.clone(),
                 suspicion,
             },
-            Note::Cleared { peer },
+            Note::Cleared { peer: peer.clone() },
+            Note::Member {
+                peer,
+                signal: Signal::Joined,
+            },
         ] {
             timeline.record(&note);
         }
@@ -246,6 +259,6 @@ mod tests {
                 "published"
             ]
         );
-        assert_eq!(timeline.events().count(), 13);
+        assert_eq!(timeline.events().count(), 15);
     }
 }
