@@ -10,4 +10,5 @@ mod failover;
 mod foreign;
 mod hosts;
 mod sessions;
+mod soak;
 mod stage;
