@@ -23,7 +23,15 @@ pub(crate) struct Hub {
     watches_max: usize,
 }
 
-type Place = BTreeMap<u64, Registered>;
+/// The watches of one place, by the connection whose they are.
+type Place = BTreeMap<Seat, Connection>;
+
+/// A connection among those that watch: where its mailbox lies, which stays while a watch of it is there.
+type Seat = usize;
+
+fn seat(mailbox: &Arc<Mailbox>) -> Seat {
+    Arc::as_ptr(mailbox).addr()
+}
 
 #[derive(Default)]
 struct Registry {
@@ -35,10 +43,47 @@ struct Registry {
     closed: bool,
 }
 
-struct Registered {
+/// What one connection watches at one place.
+struct Connection {
     mailbox: Arc<Mailbox>,
-    /// Changes up to this revision it has otherwise.
-    after: Revision,
+    /// Each watch with the revision up to which it has the changes otherwise.
+    watches: BTreeMap<u64, Revision>,
+    /// The newest of these revisions.
+    newest: Revision,
+    /// All watches, once an event was for all of them.
+    all: Option<Arc<[u64]>>,
+}
+
+impl Connection {
+    const fn new(mailbox: Arc<Mailbox>) -> Self {
+        Self {
+            mailbox,
+            watches: BTreeMap::new(),
+            newest: Revision(0),
+            all: None,
+        }
+    }
+
+    fn add(&mut self, id: u64, after: Revision) {
+        self.watches.insert(id, after);
+        self.newest = self.newest.max(after);
+        self.all = None;
+    }
+
+    fn remove(&mut self, id: u64) -> bool {
+        self.all = None;
+        self.watches.remove(&id).is_some()
+    }
+
+    /// The watches that have to hear of this revision.
+    fn concerned(&mut self, revision: Revision) -> Arc<[u64]> {
+        if self.newest < revision {
+            let all = || self.watches.keys().copied().collect();
+            return self.all.get_or_insert_with(all).clone();
+        }
+        let concerned = self.watches.iter().filter(|(_, after)| **after < revision);
+        concerned.map(|(&id, _)| id).collect()
+    }
 }
 
 /// A watch that goes on until this is dropped.
@@ -47,6 +92,7 @@ pub(crate) struct Ticket {
     id: u64,
     name: Name,
     scope: Scope,
+    seat: Seat,
 }
 
 impl Ticket {
@@ -58,7 +104,9 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.hub.registry().remove(self.scope, &self.name, self.id);
+        self.hub
+            .registry()
+            .remove(self.scope, &self.name, self.seat, &[self.id]);
     }
 }
 
@@ -146,16 +194,22 @@ impl Registry {
         }
     }
 
-    fn remove(&mut self, scope: Scope, name: &Name, id: u64) {
+    fn remove(&mut self, scope: Scope, name: &Name, seat: Seat, ids: &[u64]) {
         let places = self.places(scope);
         let Some(place) = places.get_mut(name) else {
             return;
         };
-        let removed = place.remove(&id).is_some();
+        let Some(connection) = place.get_mut(&seat) else {
+            return;
+        };
+        let removed = ids.iter().filter(|id| connection.remove(**id)).count();
+        if connection.watches.is_empty() {
+            place.remove(&seat);
+        }
         if place.is_empty() {
             places.remove(name);
         }
-        self.count -= usize::from(removed);
+        self.count -= removed;
     }
 
     /// The watched places that a change touches.
@@ -246,10 +300,18 @@ impl Hub {
         let id = registry.last_id;
         let after = published.revision();
         let place = registry.places(scope).entry(name.clone()).or_default();
-        place.insert(id, Registered { mailbox, after });
+        let seat = seat(&mailbox);
+        let connection = place.entry(seat).or_insert_with(|| Connection::new(mailbox));
+        connection.add(id, after);
         drop(registry);
-        let hub = self.clone();
-        Ok((Ticket { hub, id, name, scope }, published))
+        let ticket = Ticket {
+            hub: self.clone(),
+            id,
+            name,
+            scope,
+            seat,
+        };
+        Ok((ticket, published))
     }
 
     /// Sends one change set to everybody it concerns. `oldest` is for those who cannot take it.
@@ -269,9 +331,11 @@ impl Hub {
             }
         }
         for ((name, _), (scope, changes)) in by_place {
-            let slow = deliver_at(registry.places(scope).get(&name), set.revision, changes, oldest);
-            for id in slow {
-                registry.remove(scope, &name, id);
+            let Some(place) = registry.places(scope).get_mut(&name) else {
+                continue;
+            };
+            for (seat, ids) in deliver_at(place, set.revision, changes, oldest) {
+                registry.remove(scope, &name, seat, &ids);
             }
         }
     }
@@ -283,8 +347,10 @@ impl Hub {
             return;
         };
         for scope in [Scope::Object, Scope::OneLevel, Scope::Subtree] {
-            for (id, registered) in std::mem::take(registry.places(scope)).into_values().flatten() {
-                let _ = registered.mailbox.push(id, &event);
+            for (_, connection) in std::mem::take(registry.places(scope)).into_values().flatten() {
+                let ids = connection.watches.into_keys().collect();
+                // The last word of a watch is always taken.
+                let _ = connection.mailbox.push(&ids, &event);
             }
         }
         registry.count = 0;
@@ -295,21 +361,24 @@ impl Hub {
         let mut registry = self.registry();
         registry.closed = true;
         for scope in [Scope::Object, Scope::OneLevel, Scope::Subtree] {
-            for registered in registry.places(scope).values().flat_map(BTreeMap::values) {
-                registered.mailbox.close();
+            for connection in registry.places(scope).values().flat_map(BTreeMap::values) {
+                connection.mailbox.close();
             }
         }
     }
 }
 
 /// Sends the changes of one place to its watchers and returns those that were too slow.
-fn deliver_at(place: Option<&Place>, revision: Revision, changes: Vec<Change>, oldest: Revision) -> Vec<u64> {
-    let Some(place) = place else {
-        return Vec::new();
-    };
+fn deliver_at(
+    place: &mut Place,
+    revision: Revision,
+    changes: Vec<Change>,
+    oldest: Revision,
+) -> Vec<(Seat, Arc<[u64]>)> {
+    let watchers: usize = place.values().map(|connection| connection.watches.len()).sum();
     let message = WatchMessage::Changed {
         revision,
-        spread_ms: spread_ms(&changes, place.len() as u64),
+        spread_ms: spread_ms(&changes, watchers as u64),
         changes,
     };
     let event = match Event::of(&message) {
@@ -320,12 +389,13 @@ fn deliver_at(place: Option<&Place>, revision: Revision, changes: Vec<Change>, o
         }
     };
     let mut slow = Vec::new();
-    for (&id, registered) in place {
-        if registered.after < revision && registered.mailbox.push(id, &event).is_err() {
-            slow.push(id);
+    for (&seat, connection) in place {
+        let ids = connection.concerned(revision);
+        if !ids.is_empty() && connection.mailbox.push(&ids, &event).is_err() {
             if let Some(last) = compacted(oldest) {
-                let _ = registered.mailbox.push(id, &last);
+                let _ = connection.mailbox.push(&ids, &last);
             }
+            slow.push((seat, ids));
         }
     }
     slow

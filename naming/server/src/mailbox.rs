@@ -103,10 +103,13 @@ pub(crate) struct Mailbox {
 
 #[derive(Default)]
 struct Waiting {
-    events: VecDeque<(u64, Arc<Event>)>,
+    events: VecDeque<Letter>,
     bytes: usize,
     closed: bool,
 }
+
+/// An event and the watches of the connection that it is for, sorted.
+pub(crate) type Letter = (Arc<[u64]>, Arc<Event>);
 
 /// The event did not fit.
 pub(crate) struct Full;
@@ -125,26 +128,27 @@ impl Mailbox {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an event of a watch.
-    pub(crate) fn push(&self, watch: u64, event: &Arc<Event>) -> Result<(), Full> {
-        let size = event.size();
+    /// Adds an event for these watches, whole or not at all. The connection wakes once.
+    pub(crate) fn push(&self, watches: &Arc<[u64]>, event: &Arc<Event>) -> Result<(), Full> {
+        let letter = (watches.clone(), event.clone());
+        let size = size(&letter);
         let mut waiting = self.waiting();
         if !event.ends && waiting.bytes + size > self.bytes_max {
             return Err(Full);
         }
         waiting.bytes += size;
-        waiting.events.push_back((watch, event.clone()));
+        waiting.events.push_back(letter);
         drop(waiting);
         self.told.notify_one();
         Ok(())
     }
 
     /// Takes the next event.
-    pub(crate) fn pop(&self) -> Option<(u64, Arc<Event>)> {
+    pub(crate) fn pop(&self) -> Option<Letter> {
         let mut waiting = self.waiting();
-        let (watch, event) = waiting.events.pop_front()?;
-        waiting.bytes -= event.size();
-        Some((watch, event))
+        let letter = waiting.events.pop_front()?;
+        waiting.bytes -= size(&letter);
+        Some(letter)
     }
 
     /// No event comes any more.
@@ -161,4 +165,8 @@ impl Mailbox {
     pub(crate) async fn wait(&self) {
         self.told.notified().await;
     }
+}
+
+fn size((watches, event): &Letter) -> usize {
+    event.size() + size_of_val::<[u64]>(watches)
 }

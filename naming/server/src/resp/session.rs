@@ -380,12 +380,14 @@ impl Session {
 
     /// Sends the events that have come.
     pub(super) async fn tell(&mut self, wire: &mut Wire) -> io::Result<()> {
-        while let Some((id, event)) = self.mailbox.pop() {
-            if self.watches.contains_key(&id) {
-                self.push(id, &event);
-            }
-            if self.out.len() > FLUSH_BYTES {
-                self.flush(wire).await?;
+        while let Some((ids, event)) = self.mailbox.pop() {
+            for &id in ids.iter() {
+                if self.watches.contains_key(&id) {
+                    self.push(id, &event);
+                }
+                if self.out.len() > FLUSH_BYTES {
+                    self.flush(wire).await?;
+                }
             }
         }
         Ok(())
