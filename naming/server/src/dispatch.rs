@@ -234,7 +234,7 @@ impl Dispatcher {
                 self.limits.write_bytes_max
             ),
         })?;
-        let pending = self.replica.begin(request.op, request.write).await?;
+        let pending = self.replica.begin(request.op, request.write, bytes).await?;
         Ok(Begun { pending, _room: room })
     }
 

@@ -16,12 +16,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use daymark_journal::{Batch, Journal, JournalError, Record, Seqs};
+use daymark_naming_core::Command;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
-use openraft::{OptionalSend, RaftLogReader};
+use openraft::{BasicNode, EntryPayload, OptionalSend, RaftLogReader};
 use tokio::sync::{Notify, oneshot};
 
-use super::types::{Entry, LogId, TypeConfig, Vote};
+use crate::options::Storage;
+
+use super::types::{Entry, LogId, Proposal, TypeConfig, Vote};
 
 /// Bytes of one batch, beyond which an append is split.
 const PIECE_BYTES: u64 = 16 << 20;
@@ -30,11 +33,13 @@ const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
 
 /// Record kinds in the journal.
 mod kind {
-    pub(super) const ENTRY: u8 = 1;
+    /// An entry with at most one command, as it was once written.
+    pub(super) const SINGLE: u8 = 1;
     pub(super) const VOTE: u8 = 2;
     pub(super) const TRUNCATE: u8 = 3;
     pub(super) const PURGE: u8 = 4;
     pub(super) const COMMITTED: u8 = 5;
+    pub(super) const ENTRY: u8 = 6;
 }
 
 /// The log as recovery builds it and as it is kept in memory.
@@ -47,16 +52,49 @@ pub(crate) struct Log {
     committed: Option<LogId>,
     /// Whether `committed` is newer than what the journal knows.
     committed_pending: bool,
-    /// Bytes of the entries in memory, as they are encoded.
+    /// What the entries in memory hold.
+    size: Size,
+    /// What was left of it by the last purge.
+    kept: Size,
+}
+
+/// How much a part of the log holds.
+#[derive(Clone, Copy, Default)]
+struct Size {
+    /// Bytes of the entries as they are encoded.
     bytes: u64,
-    /// What was left of them by the last purge.
-    bytes_kept: u64,
+    writes: u64,
+}
+
+impl Size {
+    fn of(entry: &Entry, bytes: u64) -> Self {
+        let writes = match &entry.payload {
+            EntryPayload::Normal(proposal) => proposal.0.len() as u64,
+            EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+        };
+        Self { bytes, writes }
+    }
+
+    const fn add(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.writes += other.writes;
+    }
+
+    const fn subtract(&mut self, other: Self) {
+        self.bytes -= other.bytes;
+        self.writes -= other.writes;
+    }
+
+    /// Whether it is beyond `limit` and has doubled since the last purge.
+    fn is_beyond(self, limit: Self, kept: Self) -> bool {
+        self.bytes > limit.bytes.max(2 * kept.bytes) || self.writes > limit.writes.max(2 * kept.writes)
+    }
 }
 
 struct Kept {
     entry: Entry,
     seq: u64,
-    bytes: u64,
+    size: Size,
 }
 
 /// A record of the journal that cannot be understood.
@@ -69,6 +107,10 @@ impl Log {
     pub(crate) fn replay(&mut self, record: &Record<'_>) -> Result<(), BadRecord> {
         match record.kind {
             kind::ENTRY => self.replay_entry(decode(record)?, record.seq, record.body.len() as u64),
+            kind::SINGLE => {
+                let single: Single = decode(record)?;
+                self.replay_entry(single.into(), record.seq, record.body.len() as u64)
+            }
             kind::VOTE => {
                 self.vote = decode(record)?;
                 Ok(())
@@ -122,8 +164,9 @@ impl Log {
     }
 
     fn push(&mut self, entry: Entry, seq: u64, bytes: u64) {
-        self.bytes += bytes;
-        self.entries.push_back(Kept { entry, seq, bytes });
+        let size = Size::of(&entry, bytes);
+        self.size.add(size);
+        self.entries.push_back(Kept { entry, seq, size });
     }
 
     fn first_index(&self) -> Option<u64> {
@@ -145,7 +188,7 @@ impl Log {
             .is_some_and(|kept| kept.entry.index() >= keep_below)
         {
             if let Some(kept) = self.entries.pop_back() {
-                self.bytes -= kept.bytes;
+                self.size.subtract(kept.size);
             }
         }
     }
@@ -157,11 +200,11 @@ impl Log {
             .is_some_and(|kept| kept.entry.index() <= upto.index())
         {
             if let Some(kept) = self.entries.pop_front() {
-                self.bytes -= kept.bytes;
+                self.size.subtract(kept.size);
             }
         }
         self.purged = Some(upto);
-        self.bytes_kept = self.bytes;
+        self.kept = self.size;
     }
 
     fn last_id(&self) -> Option<LogId> {
@@ -206,6 +249,31 @@ impl Log {
     }
 }
 
+/// An entry as it was once written.
+#[derive(serde::Deserialize)]
+struct Single {
+    log_id: LogId,
+    payload: SinglePayload,
+}
+
+#[derive(serde::Deserialize)]
+enum SinglePayload {
+    Blank,
+    Normal(Command),
+    Membership(openraft::Membership<u64, BasicNode>),
+}
+
+impl From<Single> for Entry {
+    fn from(single: Single) -> Self {
+        let payload = match single.payload {
+            SinglePayload::Blank => EntryPayload::Blank,
+            SinglePayload::Normal(command) => EntryPayload::Normal(Proposal([command].into())),
+            SinglePayload::Membership(membership) => EntryPayload::Membership(membership),
+        };
+        Self::new(single.log_id, payload)
+    }
+}
+
 fn decode<'a, T: serde::Deserialize<'a>>(record: &Record<'a>) -> Result<T, BadRecord> {
     postcard::from_bytes(record.body).map_err(|error| BadRecord(format!("kind {}: {error}", record.kind)))
 }
@@ -219,20 +287,24 @@ fn encode<T: serde::Serialize>(value: &T) -> io::Result<Vec<u8>> {
 pub(crate) struct LogStore {
     log: Arc<Mutex<Log>>,
     journal: Journal,
-    /// Told when the log in memory passes `bytes_max`.
+    /// Told when the log in memory passes `limit`.
     full: Arc<Notify>,
-    bytes_max: u64,
+    limit: Size,
     /// Bytes that may wait in the journal.
     pending_max: u64,
 }
 
 impl LogStore {
-    pub(crate) fn new(log: Log, journal: Journal, bytes_max: u64, full: Arc<Notify>) -> Self {
+    pub(crate) fn new(log: Log, journal: Journal, storage: &Storage, full: Arc<Notify>) -> Self {
+        let limit = Size {
+            bytes: storage.snapshot_log_bytes,
+            writes: storage.snapshot_writes,
+        };
         Self {
             log: Arc::new(Mutex::new(log)),
             journal,
             full,
-            bytes_max,
+            limit,
             pending_max: daymark_journal::Options::default().max_pending_bytes,
         }
     }
@@ -280,7 +352,7 @@ impl LogStore {
         for (seq, (entry, bytes)) in (seqs.first..).zip(entries) {
             log.push(entry, seq, bytes);
         }
-        if log.bytes > self.bytes_max.max(2 * log.bytes_kept) {
+        if log.size.is_beyond(self.limit, log.kept) {
             self.full.notify_one();
         }
         Ok(())
@@ -413,7 +485,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use openraft::EntryPayload;
     use openraft::impls::leader_id_adv::LeaderId;
     use openraft::vote::RaftLeaderId;
 
@@ -442,6 +513,31 @@ mod tests {
         }
         log.check()?;
         Ok(log)
+    }
+
+    /// An entry with one command as it was written before entries held several.
+    #[test]
+    fn an_entry_in_its_older_form_is_read() {
+        #[derive(serde::Serialize)]
+        enum Older {
+            #[expect(dead_code, reason = "it holds the first place")]
+            Blank,
+            Normal(Command),
+        }
+        let command = Command {
+            op: daymark_naming_proto::OpId(7),
+            at_unix_ms: 9,
+            write: daymark_naming_proto::Write::DestroySubcontext {
+                name: "a".parse().expect("a name"),
+            },
+        };
+        let body = encode(&(id(0), Older::Normal(command.clone()))).expect("encoded");
+        let log = replayed(&[(kind::SINGLE, body), entry(1)]).expect("a log");
+        assert_eq!((indexes(&log), log.size.writes), (vec![0, 1], 1));
+        let EntryPayload::Normal(proposal) = &log.entries[0].entry.payload else {
+            panic!("not a command: {}", log.entries[0].entry);
+        };
+        assert_eq!(&*proposal.0, &[command]);
     }
 
     fn indexes(log: &Log) -> Vec<u64> {

@@ -18,7 +18,7 @@ use super::types::{Entry, LogId, Membership, Outcome, SnapshotMeta, TypeConfig};
 use crate::leases::Leases;
 use crate::state::State;
 
-/// How many entries are applied before their root is published, when more are waiting.
+/// How many writes are applied before their root is published, when more are waiting.
 const BATCH_MAX: usize = 512;
 /// The pause before a snapshot that could not be written is tried again.
 const SNAPSHOT_RETRY: Duration = Duration::from_secs(2);
@@ -85,9 +85,13 @@ impl Machine {
         match entry.payload {
             EntryPayload::Blank => (Outcome::Internal, false),
             EntryPayload::Normal(proposal) => {
-                let result = self.apply_command(&proposal.0);
-                let memberships = result.is_ok() && concerns_memberships(&proposal.0.write);
-                (Outcome::Command(result), memberships)
+                let (mut results, mut memberships) = (Vec::with_capacity(proposal.0.len()), false);
+                for command in proposal.0.iter() {
+                    let result = self.apply_command(command);
+                    memberships |= result.is_ok() && concerns_memberships(&command.write);
+                    results.push(result);
+                }
+                (Outcome::Commands(results), memberships)
             }
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(self.last_applied, membership);
@@ -153,7 +157,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             let (entry, responder) = entry?;
             let (outcome, memberships) = self.take(entry);
             aftermath.memberships_changed |= memberships;
-            aftermath.applied += 1;
+            aftermath.applied += outcome.writes();
             aftermath
                 .answers
                 .extend(responder.map(|responder| (responder, outcome)));

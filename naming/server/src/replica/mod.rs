@@ -8,6 +8,7 @@
 mod log;
 mod machine;
 mod network;
+mod proposer;
 mod snapshot;
 mod types;
 
@@ -18,18 +19,17 @@ use daymark_journal::{Holder, Journal, Locked};
 use daymark_naming_core::{Command, Directory};
 use daymark_naming_proto::{NamingError, OpId, Write, Written};
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
-use openraft::impls::OneshotResponder;
-use openraft::raft::ClientWriteResult;
+use openraft::errors::{Fatal, LinearizableReadError, RaftError};
 use openraft::{BasicNode, Config, Raft, ReadPolicy, SnapshotPolicy};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{timeout, timeout_at};
 
 use self::log::{Log, LogStore};
 use self::machine::Machine;
 use self::network::NoPeers;
+use self::proposer::Waiting;
 use self::snapshot::SnapshotDir;
-use self::types::{Outcome, Proposal, TypeConfig};
+use self::types::TypeConfig;
 use crate::error::StartError;
 use crate::identity::{Identity, make};
 use crate::leases::Leases;
@@ -39,10 +39,14 @@ use crate::state::State;
 /// How long a start may take after the log was read.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What a write of the server itself counts for.
+const SMALL_BYTES: usize = 256;
+
 /// A handle to the replica of this process.
 #[derive(Clone)]
 pub(crate) struct Replica {
     raft: Raft<TypeConfig, Machine>,
+    writes: mpsc::Sender<Waiting>,
     journal: Journal,
     snapshots: SnapshotDir,
     node: u64,
@@ -51,7 +55,7 @@ pub(crate) struct Replica {
 
 /// A write on its way.
 pub(crate) struct Pending {
-    answer: oneshot::Receiver<ClientWriteResult<TypeConfig>>,
+    answer: oneshot::Receiver<proposer::Answer>,
     deadline: tokio::time::Instant,
 }
 
@@ -95,8 +99,7 @@ pub(crate) async fn start(options: &NamingOptions) -> Result<Started, StartError
     let leases = Arc::new(Leases::default());
     let machine = Machine::new(empty, state.clone(), leases.clone(), snapshots.clone());
     let log_full = Arc::new(Notify::new());
-    let bytes_max = options.storage.snapshot_log_bytes;
-    let store = LogStore::new(log, journal.clone(), bytes_max, log_full.clone());
+    let store = LogStore::new(log, journal.clone(), &options.storage, log_full.clone());
     let config = config(&identity, &options.storage)?;
     let raft = Raft::new(identity.node, Arc::new(config), NoPeers, store, machine)
         .await
@@ -108,6 +111,7 @@ pub(crate) async fn start(options: &NamingOptions) -> Result<Started, StartError
     .await
     .map_err(replica_error)?;
     let replica = Replica {
+        writes: proposer::start(raft.clone()),
         raft,
         journal,
         snapshots,
@@ -182,7 +186,8 @@ fn config(identity: &Identity, storage: &Storage) -> Result<Config, StartError> 
         heartbeat_interval: 50,
         election_timeout_min: 150,
         election_timeout_max: 300,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(storage.snapshot_writes),
+        // The log says itself when it is large enough: an entry may hold many writes.
+        snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: storage.entries_kept,
         enable_leader_restore: Some(false),
         ..Config::default()
@@ -216,24 +221,28 @@ impl Replica {
         Ok(())
     }
 
-    /// Puts a write into the log. Writes are committed in the order in which they were begun.
+    /// Puts a write of about `bytes` bytes on its way into the log. Writes are committed in the order in which they
+    /// were begun.
     ///
     /// # Errors
     /// `ServiceUnavailable`: nothing was stored, because this replica has failed, or takes no more writes now.
-    pub(crate) async fn begin(&self, op: OpId, write: Write) -> Result<Pending, NamingError> {
-        let at_unix_ms = unix_ms();
-        let proposal = Proposal(Arc::new(Command {
+    pub(crate) async fn begin(&self, op: OpId, write: Write, bytes: usize) -> Result<Pending, NamingError> {
+        let command = Command {
             op,
-            at_unix_ms,
+            at_unix_ms: unix_ms(),
             write,
-        }));
-        let (responder, answer) = OneshotResponder::new_pair();
+        };
+        let (sender, answer) = oneshot::channel();
         let deadline = tokio::time::Instant::now() + self.write_timeout;
-        let begun = self.raft.client_write_ff(proposal, Some(responder));
-        timeout_at(deadline, begun)
+        let waiting = Waiting {
+            command,
+            bytes,
+            answer: sender,
+        };
+        timeout_at(deadline, self.writes.send(waiting))
             .await
             .map_err(|_| unavailable("the log takes no writes now"))?
-            .map_err(|fatal| self.unavailable(&fatal))?;
+            .map_err(|_| self.unavailable(&Fatal::Stopped))?;
         Ok(Pending { answer, deadline })
     }
 
@@ -245,23 +254,20 @@ impl Replica {
         let waited = timeout_at(pending.deadline, pending.answer).await;
         let answered = waited.map_err(|_| self.timed_out())?;
         match answered {
-            Ok(Ok(response)) => match response.data {
-                Outcome::Command(result) => result,
-                Outcome::Internal => Err(NamingError::ServiceUnavailable {
-                    reason: "the log answered with another entry".to_owned(),
-                }),
-            },
-            Ok(Err(refused)) => Err(self.not_leader(&refused)),
+            Ok(Err(NamingError::ServiceUnavailable { reason })) => Err(NamingError::ServiceUnavailable {
+                reason: self.failure().unwrap_or(reason),
+            }),
+            Ok(answer) => answer,
             Err(_) => Err(self.unavailable(&Fatal::Stopped)),
         }
     }
 
-    /// Writes and waits.
+    /// Makes a small write and waits.
     ///
     /// # Errors
     /// As `begin` and `finish`.
     pub(crate) async fn write(&self, op: OpId, write: Write) -> Result<Written, NamingError> {
-        let pending = self.begin(op, write).await?;
+        let pending = self.begin(op, write, SMALL_BYTES).await?;
         self.finish(pending).await
     }
 
@@ -368,13 +374,6 @@ impl Replica {
     fn timed_out(&self) -> NamingError {
         NamingError::TimedOut {
             waited_ms: u64::try_from(self.write_timeout.as_millis()).unwrap_or(u64::MAX),
-        }
-    }
-
-    fn not_leader(&self, error: &ClientWriteError<TypeConfig>) -> NamingError {
-        match self.failure() {
-            Some(reason) => NamingError::ServiceUnavailable { reason },
-            None => unavailable(&error.to_string()),
         }
     }
 

@@ -5,30 +5,60 @@ use std::sync::Arc;
 
 use daymark_naming_core::Command;
 use daymark_naming_proto::{NamingError, Written};
-use openraft::impls::{BoxedErrorSource, InlineBatch, OneshotResponder};
+use openraft::impls::{BoxedErrorSource, InlineBatch};
+use openraft::raft::ClientWriteResult;
+use openraft::raft::responder::Responder;
 use openraft::vote::RaftLeaderId;
 use openraft::{BasicNode, EntryPayload, OptionalSend, RaftTypeConfig};
 use serde::{Deserialize, Serialize};
 
-/// A command on its way through the log. Cheap to clone: the log in memory, the state machine and the
-/// replication share it.
+/// Commands on their way through the log, to be applied in order, each as if it were alone. Cheap to clone: the
+/// log in memory, the state machine and the replication share them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Proposal(pub(crate) Arc<Command>);
+pub(crate) struct Proposal(pub(crate) Arc<[Command]>);
 
 impl fmt::Display for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "operation {}", self.0.op)
+        write!(f, "{} operations", self.0.len())
     }
 }
+
+/// What is done with the answer to an entry.
+pub(crate) struct Answering<T>(Box<dyn FnOnce(T) + Send>);
+
+impl<T> Answering<T> {
+    pub(crate) fn new(answer: impl FnOnce(T) + Send + 'static) -> Self {
+        Self(Box::new(answer))
+    }
+}
+
+impl<T: OptionalSend + 'static> Responder<TypeConfig, T> for Answering<T> {
+    fn on_complete(self, answer: T) {
+        (self.0)(answer);
+    }
+}
+
+/// What became of an entry.
+pub(crate) type ClientAnswer = ClientWriteResult<TypeConfig>;
 
 /// What applying an entry answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Outcome {
-    /// A command was applied, or refused by the directory.
-    Command(Result<Written, NamingError>),
+    /// Commands were applied, or refused by the directory, each for itself.
+    Commands(Vec<Result<Written, NamingError>>),
     /// The entry was one of the replicas' own.
     Internal,
+}
+
+impl Outcome {
+    /// How many writes it is of.
+    pub(crate) const fn writes(&self) -> usize {
+        match self {
+            Self::Commands(results) => results.len(),
+            Self::Internal => 0,
+        }
+    }
 }
 
 /// The types of this replica group.
@@ -47,7 +77,7 @@ impl RaftTypeConfig for TypeConfig {
     type Entry = openraft::Entry<<Self::LeaderId as RaftLeaderId>::Committed, Self::Payload>;
     type AsyncRuntime = openraft::impls::TokioRuntime;
     type Responder<T>
-        = OneshotResponder<Self, T>
+        = Answering<T>
     where
         T: OptionalSend + 'static;
     type Batch<T>
