@@ -725,10 +725,9 @@ impl Peer {
         } else if self.shared.store().commit(work) {
             Outcome::Accepted
         } else {
-            refused(
-                Symbol::from_static("daymark:duplicate"),
-                "a message is stored already",
-            )
+            let error = AmqpError::new(condition::TRANSACTION_ROLLBACK, "a message is stored already");
+            let reason = Value::Symbol(Symbol::from_static("duplicate"));
+            Outcome::rejected(error.with_info(Symbol::from_static("daymark:reason"), reason))
         };
         match act {
             Act::CutAfter => self.cut = true,

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use daymark_amqp::{
-    AmqpError, AttachOptions, DeliveryId, DeliveryState, LinkId, Outcome, Outgoing, Source, Target, TxnId,
-    txn,
+    AmqpError, AttachOptions, DeliveryId, DeliveryState, LinkId, Outcome, Outgoing, Source, Symbol, Target,
+    TxnId, Value, txn,
 };
 use tokio::sync::oneshot;
 
@@ -21,8 +21,10 @@ use crate::messaging::message::DuplicateId;
 use crate::messaging::outbound::Under;
 use crate::messaging::transaction::{CommitError, Doom, RollbackReason};
 
-/// The condition of a commit that the broker refused because a message of it is stored already.
-const DUPLICATE: &str = "daymark:duplicate";
+/// What a broker tells beside the condition of a commit that it refused, and what it says where a message of the
+/// commit is stored already.
+const REASON: &str = "daymark:reason";
+const DUPLICATE: &str = "duplicate";
 /// What the engine gives back with the answer to a declare, and to a discharge.
 const DECLARE: u64 = 1;
 const DISCHARGE: u64 = 2;
@@ -412,7 +414,14 @@ impl Driver {
                 }
                 return;
             }
-            Some(DeliveryState::Outcome(Outcome::Rejected(error))) => Refusal::new(error.as_deref()),
+            Some(DeliveryState::Outcome(Outcome::Rejected(error))) => {
+                let refusal = Refusal::new(error.as_deref());
+                if context == DISCHARGE && error.as_deref().is_some_and(is_duplicate) {
+                    self.finish(key, Err(CommitError::Duplicate(refusal)));
+                    return;
+                }
+                refusal
+            }
             Some(DeliveryState::Outcome(Outcome::Accepted)) | None if context == DISCHARGE => {
                 self.finish(key, Ok(()));
                 return;
@@ -520,9 +529,10 @@ impl Driver {
 }
 
 fn refused(refusal: Refusal) -> CommitError {
-    if refusal.condition == DUPLICATE {
-        CommitError::Duplicate(refusal)
-    } else {
-        CommitError::TransactionRolledBack(RollbackReason::Refused(refusal))
-    }
+    CommitError::TransactionRolledBack(RollbackReason::Refused(refusal))
+}
+
+fn is_duplicate(error: &AmqpError) -> bool {
+    let reason = error.info.get(REASON);
+    reason.and_then(Value::as_symbol).map(Symbol::as_str) == Some(DUPLICATE)
 }
