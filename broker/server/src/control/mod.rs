@@ -336,7 +336,11 @@ impl Driver {
                 self.say();
             }
             Action::Withdraw { epoch, reason } => self.registrar.withdraw(epoch, reason).await,
-            Action::ClosePort { drain } => self.close_port(drain).await,
+            Action::ClosePort { drain } => {
+                // Whoever follows waits for those who are here now, however lately they came.
+                self.count_clients();
+                self.close_port(drain).await;
+            }
             Action::Release => self.release().await,
             Action::Leave => self.leave().await,
             Action::Note(note) => self.note(&note),
