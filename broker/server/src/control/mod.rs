@@ -179,6 +179,10 @@ pub(crate) struct Driver {
 }
 
 #[derive(Debug, Default)]
+    /// Whether naming is being told of a timeline, and whether there is more to tell since. One telling at a
+    /// time: an older timeline must not arrive after a newer one.
+    telling: bool,
+    tell_again: bool,
 struct Switching {
     since: Option<Instant>,
     waiting: Vec<oneshot::Sender<Result<Switched, NotSwitched>>>,
@@ -253,6 +257,8 @@ impl Driver {
 
     /// Runs until the rules end it. `stop` resolves when an operator wants that.
     pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> Ending {
+            telling: false,
+            tell_again: false,
         tokio::pin!(stop);
         let mut stopping = false;
         let mut next = vec![Event::Started];
@@ -416,6 +422,10 @@ impl Driver {
                 Vec::new()
             }
         }
+                self.telling = false;
+                if std::mem::take(&mut self.tell_again) {
+                    self.tell_timeline();
+                }
     }
 
     fn take_office(&mut self, office: Office) {
@@ -756,11 +766,16 @@ impl Driver {
         self.report(async move {
             let taken = registrar.record(view.epoch, report).await;
             Report::Recorded { term, taken }
+        if self.telling {
+            self.tell_again = true;
+            return;
+        }
         });
     }
 
     fn wait_for_clients(&mut self, reached: usize) {
         let Office::Open(messaging) = &self.office else {
+        self.telling = true;
             return;
         };
         let before = self.board.predecessor();
