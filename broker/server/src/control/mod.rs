@@ -6,6 +6,7 @@
 mod back;
 mod naming;
 mod office;
+mod outage;
 mod seek;
 pub(crate) mod status;
 pub(crate) mod timeline;
@@ -34,6 +35,7 @@ use crate::peers::{Heard, Mesh};
 use back::Back;
 use naming::{Answer, Registrar};
 use office::{Done, Office, Opening};
+use outage::Outage;
 use status::StatusBoard;
 
 /// How many other members are known at a time. A group has two to sixteen.
@@ -227,6 +229,7 @@ impl Driver {
         };
         let store = Opening {
             store: parts.store,
+            outage: Outage::default(),
             member: parts.me.member.to_string(),
         };
         Self {

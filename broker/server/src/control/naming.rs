@@ -1,6 +1,6 @@
 //! This broker's questions to naming, each with an end, and what their answers mean to the rules.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use daymark_broker_core::failover::{GroupSeen, NamingEvent, Refusal, StepEvent};
 use daymark_client::proto::{
@@ -8,6 +8,8 @@ use daymark_client::proto::{
     NamingError, UnavailableReason, WithdrawReason, Write,
 };
 use daymark_client::{LookupError, Naming, Providers};
+
+use super::outage::Outage;
 
 /// How long a withdrawal or a departure may hold up the end of a broker.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -27,6 +29,8 @@ pub(super) struct Registrar {
     pub(super) patience: Duration,
     /// How long a claim may take.
     pub(super) claim_timeout: Duration,
+    /// Whether naming was silent when it was asked last.
+    pub(super) outage: Outage,
 }
 
 /// What a join or a renewal brought.
@@ -106,7 +110,7 @@ impl Registrar {
             Err(Failed::Refused(error)) => StepEvent::ClaimRefused(refusal(error)),
             Err(Failed::Hopeless(why)) => StepEvent::ClaimRefused(Refusal::Other(why)),
             Err(Failed::Silent(why)) => {
-                tracing::warn!(why, "naming did not answer the claim");
+                tracing::debug!(why, "naming did not answer the claim");
                 StepEvent::ClaimUnanswered
             }
         }
@@ -119,7 +123,7 @@ impl Registrar {
             Err(Failed::Refused(error)) => StepEvent::PublishRefused(refusal(error)),
             Err(Failed::Hopeless(why)) => StepEvent::PublishRefused(Refusal::Other(why)),
             Err(Failed::Silent(why)) => {
-                tracing::warn!(why, "naming did not answer the publication");
+                tracing::debug!(why, "naming did not answer the publication");
                 StepEvent::PublishUnanswered
             }
         }
@@ -194,10 +198,7 @@ impl Answer {
                 why: error.to_string(),
             },
             Failed::Hopeless(why) => NamingEvent::Refused { why },
-            Failed::Silent(why) => {
-                tracing::warn!(why, "naming does not answer, it is asked again");
-                NamingEvent::Silent
-            }
+            Failed::Silent(_) => NamingEvent::Silent,
         };
         Self {
             event,
@@ -217,9 +218,31 @@ impl Failed {
 }
 
 impl Registrar {
-    /// Asks, and waits no longer than `patience`; only for a moment where every naming server refuses
-    /// connections, because no process is there that could answer.
+    /// Asks, and waits no longer than `patience`. A silence is told when it begins and when it ends.
     async fn bounded<T>(
+        &self,
+        patience: Duration,
+        call: impl Future<Output = Result<T, LookupError>>,
+    ) -> Result<T, Failed> {
+        let answer = self.answer(patience, call).await;
+        match &answer {
+            Ok(_) | Err(Failed::Refused(_) | Failed::Hopeless(_)) => {
+                if let Some(silence) = self.outage.is_over(Instant::now()) {
+                    tracing::info!(?silence, "naming answers again");
+                }
+            }
+            Err(Failed::Silent(why)) => {
+                if self.outage.is_silent(Instant::now()) {
+                    tracing::warn!(why, "naming does not answer, it is asked again and again");
+                }
+            }
+        }
+        answer
+    }
+
+    /// Waits no longer than `patience`; only for a moment where every naming server refuses connections,
+    /// because no process is there that could answer.
+    async fn answer<T>(
         &self,
         patience: Duration,
         call: impl Future<Output = Result<T, LookupError>>,
