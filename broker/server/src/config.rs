@@ -41,6 +41,9 @@ pub struct Config {
     /// `[failover] switchover_drain_ms`: how long a handover lets deliveries end. Default 25 ms, and never
     /// more than `drain_timeout_ms`.
     pub switchover_drain: Duration,
+    /// `[failover] commit_timeout_ms`: how long the open store may make nothing durable although something
+    /// waits. Default 10,000 ms; then the term and the process end.
+    pub commit_timeout: Duration,
     /// `drain_timeout_ms`: how long a planned stop lets deliveries end. Default 1,000 ms.
     pub drain_timeout: Duration,
 }
@@ -95,6 +98,7 @@ impl Default for Config {
             peer_listen: None,
             active_transport: ActiveTransport::Group,
             switchover_drain: Duration::from_millis(25),
+            commit_timeout: Duration::from_millis(10_000),
             drain_timeout: Duration::from_millis(1000),
         }
     }
@@ -175,6 +179,7 @@ struct RawFailover {
     switchover_drain_ms: u64,
     switchover_timeout_ms: u64,
     step_timeout_ms: u64,
+    commit_timeout_ms: u64,
     recovery_timeout_ms: u64,
     lease_ms: u64,
     claim_timeout_ms: u64,
@@ -202,6 +207,7 @@ impl Default for RawFailover {
             switchover_drain_ms: ms(Config::default().switchover_drain),
             switchover_timeout_ms: ms(settings.switchover_timeout),
             step_timeout_ms: ms(settings.step_timeout),
+            commit_timeout_ms: ms(Config::default().commit_timeout),
             recovery_timeout_ms: ms(settings.recovery_timeout),
             failover_on_shutdown: settings.failover_on_shutdown,
             lease_ms: ms(settings.lease),
@@ -314,6 +320,7 @@ impl Raw {
                 reason,
             })?,
             switchover_drain: time("switchover_drain_ms", self.failover.switchover_drain_ms)?,
+            commit_timeout: self.failover.commit_timeout()?,
             failover: self.failover.checked()?,
             messaging: self.messaging,
             factories: self.factories,
@@ -381,6 +388,17 @@ impl Config {
 }
 
 impl RawFailover {
+    fn commit_timeout(&self) -> Result<Duration, ConfigError> {
+        if (100..=3_600_000).contains(&self.commit_timeout_ms) {
+            return Ok(Duration::from_millis(self.commit_timeout_ms));
+        }
+        Err(ConfigError::OutOfRange {
+            setting: "commit_timeout_ms",
+            value: i64::try_from(self.commit_timeout_ms).unwrap_or(i64::MAX),
+            rule: "it must lie between 100 and 3600000",
+        })
+    }
+
     fn checked(self) -> Result<Settings, ConfigError> {
         let tries = match self.fail_over_max_try_count {
             -1 => Tries::Never,
@@ -500,6 +518,7 @@ mod tests {
             ),
             ("[failover]\nswitchover_timeout_ms = 0", "switchover_timeout_ms"),
             ("[failover]\nstep_timeout_ms = 0", "step_timeout_ms"),
+            ("[failover]\ncommit_timeout_ms = 99", "commit_timeout_ms"),
             ("[failover]\nheartbeat_ms = 18446744073709551615", "heartbeat_ms"),
             ("[journal]\nsegment_bytes = 1", "segment_bytes"),
             ("[group]\ntransport = \"virtual-multicast\"", "peer_listen"),

@@ -7,12 +7,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use daymark_broker_server::store::MemoryStore;
 use daymark_broker_server::{Broker, BrokerError, BrokerOptions, StoreUrl};
 use daymark_client::proto::{
-    Attributes, Endpoint, GroupName, GroupView, MemberName, Name, NamingError, Object, Role,
+    Attributes, Endpoint, FactorySettings, GroupName, GroupView, MemberName, Name, NamingError, Object, Role,
     UnavailableReason,
 };
-use daymark_client::{Naming, NamingConfig, Providers};
+use daymark_client::{ConnectionFactory, Destination, Message, Naming, NamingConfig, Providers};
 use daymark_journal::{Holder, Locked};
 use daymark_naming_server::{NamingOptions, Server};
 use daymark_test_support::{HttpAnswer, free_port, http_delete, http_get, http_post, http_put};
@@ -634,6 +635,46 @@ async fn an_outage_of_naming_does_not_end_a_term() {
     stage.start_naming().await;
     let view = stage.active("b").await;
     assert_eq!(view.epoch.0, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_hangs_under_the_active_broker_ends_its_term_and_the_standby_takes_over() {
+    let stage = Stage::with_naming().await;
+    let name = format!("hangs-{}", stage.naming_port);
+    let options = |member, role| BrokerOptions {
+        store: StoreUrl::Memory { name: name.clone() },
+        config: stage.config("[failover]\nauto_switchover = false\ncommit_timeout_ms = 300\n"),
+        ..stage.options(member, role)
+    };
+    let a = Running::start(options("a", Role::Primary)).await;
+    stage.active("a").await;
+    let b = Running::start(options("b", Role::Backup)).await;
+    b.standby_watching("a").await;
+    let alone = FactorySettings {
+        reconnect_enabled: false,
+        ..FactorySettings::default()
+    };
+    let factory = ConnectionFactory::explicit([("127.0.0.1", a.listen.port)], alone);
+    let connection = factory.connect().await.expect("a connection");
+    let session = connection.session().await.expect("a session");
+    let producer = session.producer(&Destination::queue("examples")).await;
+    let producer = producer.expect("a producer");
+    producer
+        .send(Message::text("before"))
+        .await
+        .expect("acknowledged");
+    let store = MemoryStore::named(&name);
+    store.hang();
+    let sent = producer.send(Message::text("while it hangs")).await;
+    sent.expect_err("what is not durable is not acknowledged");
+    let error = a.ended().await.expect_err("its store failed");
+    assert_eq!(error.exit_code(), 11, "{error}");
+    assert!(error.to_string().contains("the disk hangs"), "{error}");
+    // A process that ends lets go of the lock; here the one that hangs holds it.
+    store.resume();
+    assert_eq!(stage.active("b").await.epoch.0, 2);
+    let status = b.status().await;
+    assert_eq!(status["messaging"]["messages"], 2, "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,6 +44,9 @@ const MEMBERS_MAX: usize = 64;
 /// The phase of a broker that hands over, as `View` names it.
 const HANDING_OVER: &str = "handing-over";
 
+/// How long the closing of a store may take that did not stop in time before.
+const RELEASE: Duration = Duration::from_secs(2);
+
 /// How long a join or a renewal may take, unless the lease is shorter.
 pub(crate) const ANSWER: Duration = Duration::from_secs(3);
 
@@ -176,15 +179,15 @@ pub(crate) struct Driver {
     switching: Option<Switching>,
     /// Whether naming was not told of this term's timeline yet, although it was tried.
     untold: bool,
+    /// Whether naming is being told of a timeline, and whether there is more to tell since. One telling at a
+    /// time: an older timeline must not arrive after a newer one.
+    telling: bool,
+    tell_again: bool,
     /// How many clients each other member had when it was last heard to be active.
     clients: BTreeMap<MemberName, u64>,
 }
 
 #[derive(Debug, Default)]
-    /// Whether naming is being told of a timeline, and whether there is more to tell since. One telling at a
-    /// time: an older timeline must not arrive after a newer one.
-    telling: bool,
-    tell_again: bool,
 struct Switching {
     since: Option<Instant>,
     waiting: Vec<oneshot::Sender<Result<Switched, NotSwitched>>>,
@@ -226,10 +229,10 @@ impl Driver {
             member: parts.me.member.clone(),
             patience: settings.lease.min(ANSWER),
             claim_timeout: settings.claim_timeout,
+            outage: Outage::default(),
         };
         let store = Opening {
             store: parts.store,
-            outage: Outage::default(),
             member: parts.me.member.to_string(),
         };
         Self {
@@ -254,14 +257,14 @@ impl Driver {
             waiting: Vec::new(),
             switching: None,
             untold: false,
+            telling: false,
+            tell_again: false,
             clients: BTreeMap::new(),
         }
     }
 
     /// Runs until the rules end it. `stop` resolves when an operator wants that.
     pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> Ending {
-            telling: false,
-            tell_again: false,
         tokio::pin!(stop);
         let mut stopping = false;
         let mut next = vec![Event::Started];
@@ -419,16 +422,16 @@ impl Driver {
             }
             Report::Recorded { term, taken } => {
                 self.untold |= !taken && term == self.term;
+                self.telling = false;
+                if std::mem::take(&mut self.tell_again) {
+                    self.tell_timeline();
+                }
                 Vec::new()
             }
             Report::Step { .. } | Report::Event { .. } | Report::StoreFailed { .. } | Report::Back { .. } => {
                 Vec::new()
             }
         }
-                self.telling = false;
-                if std::mem::take(&mut self.tell_again) {
-                    self.tell_timeline();
-                }
     }
 
     fn take_office(&mut self, office: Office) {
@@ -436,10 +439,10 @@ impl Driver {
         if let Office::Open(messaging) = &self.office {
             let (term, messaging) = (self.term, Arc::clone(messaging));
             self.board.show_messaging(Arc::downgrade(&messaging));
-            let reporter = self.reporter.clone();
+            let (reporter, patience) = (self.reporter.clone(), self.config.commit_timeout);
             self.watching.spawn(async move {
                 // Nobody listens any more only when the broker ends.
-                let _ = reporter.send(watch_store(term, messaging).await).await;
+                let _ = reporter.send(watch_store(term, messaging, patience).await).await;
             });
         }
     }
@@ -591,8 +594,8 @@ impl Driver {
     }
 }
 
-async fn watch_store(term: u64, messaging: Arc<Messaging>) -> Report {
-    let failure = messaging.failed().await;
+async fn watch_store(term: u64, messaging: Arc<Messaging>, patience: Duration) -> Report {
+    let failure = messaging.failed_within(patience).await;
     Report::StoreFailed { term, failure }
 }
 
@@ -730,7 +733,10 @@ impl Driver {
                 office::close_port(&messaging, None).await;
                 self.watching.shutdown().await;
                 // Where it did not stop in time, dropping it closes the store and frees its lock.
-                let _ = tokio::task::spawn_blocking(move || drop(messaging)).await;
+                let dropping = tokio::task::spawn_blocking(move || drop(messaging));
+                if tokio::time::timeout(RELEASE, dropping).await.is_err() {
+                    tracing::error!(patience = ?RELEASE, "the store does not close: its lock goes with the process");
+                }
             }
             // Closing files may block, so it is not done here.
             held @ (Office::Locked(_) | Office::Fenced(_)) => {
@@ -760,25 +766,25 @@ impl Driver {
     }
 
     fn tell_timeline(&mut self) {
+        if self.telling {
+            self.tell_again = true;
+            return;
+        }
         self.untold = false;
         let view = self.failover.view();
         let Some(report) = self.board.report().filter(|_| view.state == MemberState::Active) else {
             return;
         };
+        self.telling = true;
         let (term, registrar) = (self.term, self.registrar.clone());
         self.report(async move {
             let taken = registrar.record(view.epoch, report).await;
             Report::Recorded { term, taken }
-        if self.telling {
-            self.tell_again = true;
-            return;
-        }
         });
     }
 
     fn wait_for_clients(&mut self, reached: usize) {
         let Office::Open(messaging) = &self.office else {
-        self.telling = true;
             return;
         };
         let before = self.board.predecessor();

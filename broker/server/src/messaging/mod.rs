@@ -134,6 +134,15 @@ impl Messaging {
         }
     }
 
+    /// As [`failed`](Self::failed), and fails the store with [`AppendError::Stalled`](crate::store::AppendError)
+    /// when it makes nothing durable for `patience` although something waits for it: a disk that hangs.
+    pub async fn failed_within(&self, patience: Duration) -> StoreFailure {
+        tokio::select! {
+            failure = self.failed() => failure,
+            () = store::stalled(&self.shared, patience) => self.failed().await,
+        }
+    }
+
     /// Closes the port, every connection and the journal.
     pub async fn stop(&self, how: Stop) {
         let mut ports = std::mem::take(&mut *held(&self.ports));

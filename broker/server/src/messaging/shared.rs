@@ -283,6 +283,11 @@ impl Status {
         self.completed.notify_one();
     }
 
+    /// Whether the journal has something that it did not make durable yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.in_journal.load(Ordering::Acquire) > 0
+    }
+
     /// The highest durable position known so far.
     pub(super) fn durable(&self) -> u64 {
         self.durable.load(Ordering::Acquire)

@@ -3,13 +3,13 @@
 //! It never acknowledges anything itself. Compaction runs in small steps between the events of connections.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use daymark_broker_core::queues::Recovery;
 
 use super::shared::{AmqpQueues, Secrets, Shared, limits};
 use super::{MessagingConfig, Recovered, StoreError, properties};
-use crate::store::{Batch, BoxError, Fenced, Log, Record};
+use crate::store::{AppendError, Batch, BoxError, Fenced, Log, Record};
 
 /// How often the size of the store is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -64,6 +64,27 @@ pub(super) async fn follow(shared: Arc<Shared>) {
         shared.status.completed.notified().await;
         shared.apply_completions();
     }
+}
+
+/// Ends when the store was failed because it made nothing durable for `patience` although something waited.
+///
+/// Only time in which this process was awake counts: the disk had no more of it.
+pub(super) async fn stalled(shared: &Shared, patience: Duration) {
+    let every = (patience / 10).clamp(Duration::from_millis(1), LOOK_EVERY);
+    let (mut durable, mut waited) = (shared.status.durable(), Duration::ZERO);
+    while waited < patience {
+        let began = Instant::now();
+        tokio::time::sleep(every).await;
+        let now = shared.status.durable();
+        if now != durable || !shared.status.is_waiting() {
+            (durable, waited) = (now, Duration::ZERO);
+        } else {
+            waited += began.elapsed().min(every * 2);
+        }
+    }
+    shared.status.fail(AppendError::Stalled {
+        waited_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
+    });
 }
 
 /// Keeps the store within twice the bytes it needs, and some slack.

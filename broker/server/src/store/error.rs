@@ -137,6 +137,13 @@ pub enum AppendError {
         /// The panic's message.
         message: String,
     },
+    /// Nothing became durable for so long although something waited: the disk hangs. The outcome of what
+    /// waited is unknown.
+    #[error("nothing became durable within {waited_ms} ms: the disk hangs")]
+    Stalled {
+        /// How long, in milliseconds.
+        waited_ms: u64,
+    },
     /// Any other answer of a journal.
     #[error(transparent)]
     Journal(JournalError),
@@ -154,6 +161,7 @@ impl AppendError {
             | Self::LockLost { .. }
             | Self::Closed
             | Self::Panicked { .. }
+            | Self::Stalled { .. }
             | Self::Postgres(_) => true,
             Self::EmptyBatch | Self::TooLarge { .. } | Self::Backlog { .. } => false,
             Self::Journal(error) => error.is_fatal(),
@@ -171,6 +179,7 @@ impl AppendError {
             | Self::TooLarge { .. }
             | Self::Backlog { .. }
             | Self::Panicked { .. }
+            | Self::Stalled { .. }
             | Self::Journal(_)
             | Self::Postgres(_) => None,
         }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use daymark_journal::{Holder, Record};
@@ -18,6 +18,28 @@ use super::{AppendError, Fenced, Locked, Log, OpenError, Store, Visit};
 pub struct MemoryStore {
     name: String,
     contents: Arc<Mutex<Contents>>,
+    hanging: Arc<Hanging>,
+}
+
+/// Whether writing hangs, as on a disk that does not answer.
+#[derive(Default)]
+struct Hanging {
+    hangs: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Hanging {
+    fn set(&self, hangs: bool) {
+        *self.hangs.lock().unwrap_or_else(PoisonError::into_inner) = hangs;
+        self.changed.notify_all();
+    }
+
+    fn wait(&self) {
+        let mut hangs = self.hangs.lock().unwrap_or_else(PoisonError::into_inner);
+        while *hangs {
+            hangs = self.changed.wait(hangs).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -58,8 +80,19 @@ impl MemoryStore {
         let made = || Self {
             name: name.to_owned(),
             contents: Arc::default(),
+            hanging: Arc::default(),
         };
         stores.entry(name.to_owned()).or_insert_with(made).clone()
+    }
+
+    /// From now on nothing becomes durable, and whoever wants that waits until [`resume`](Self::resume).
+    pub fn hang(&self) {
+        self.hanging.set(true);
+    }
+
+    /// What waits becomes durable, unless somebody else has a newer epoch by then.
+    pub fn resume(&self) {
+        self.hanging.set(false);
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
@@ -173,6 +206,7 @@ impl Held {
 
 impl Sink for Held {
     fn commit(&mut self, group: &Group) -> Result<(), AppendError> {
+        self.store.hanging.wait();
         let mut contents = self.confirmed()?;
         let records = group.batches.iter().flat_map(|batch| batch.records());
         let numbered = (group.first_seq..).zip(records);
