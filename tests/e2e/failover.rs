@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use daymark_client::proto::{Epoch, FactorySettings, NamingError};
 use daymark_client::{
-    Connection, ConnectionFactory, Destination, DuplicateId, LookupError, Message, Producer,
+    Connection, ConnectionFactory, Consumer, Destination, DuplicateId, LookupError, Message, Producer,
+    Session,
 };
-use daymark_test_support::http_get;
+use daymark_test_support::{eventually, http_get};
 
 use crate::stage::{Pair, SOON, Stage, wait};
 
@@ -276,6 +277,81 @@ fn a_switchover_loses_nothing_and_the_old_active_is_the_standby_in_the_same_proc
 }
 
 #[test]
+fn a_broker_that_is_killed_in_the_middle_of_a_handover_is_replaced_by_the_one_before() {
+    // Nobody is suspected for its silence, so that the handover to a frozen broker begins and waits.
+    let mut pair = Pair::new(
+        "[failover]\nsuspect_ms = 60000\nfailed_ms = 90000\nlease_ms = 3600000\n\
+         switchover_timeout_ms = 60000\n",
+    );
+    let one_says = |event: &str| {
+        http_get(&pair.one.admin, "/v1/status").is_some_and(|answer| {
+            let events = answer.body["events"].as_array().cloned().unwrap_or_default();
+            events.iter().any(|told| told["step"] == event)
+        })
+    };
+    eventually(SOON, "one hears that two is ready", || {
+        one_says("member-joined-and-ready")
+    });
+    pair.two.process.freeze();
+    let mut switching = pair.stage.program.start(&[
+        "switchover",
+        "orders",
+        "--to",
+        "two",
+        "--provider",
+        &pair.stage.address,
+    ]);
+    eventually(SOON, "one waits for two", || one_says("released"));
+    pair.two.process.kill_9();
+    assert_ne!(switching.ended(SOON).code(), Some(0));
+    let said = switching.whole_log();
+    assert!(said.starts_with("error: HandoverFailed: "), "{said}");
+    pair.stage.group_served_by("one", 2);
+    wait(async {
+        let connection = connect(&pair.stage).await;
+        send(&producer(&connection).await, &["after"]).await;
+        assert_eq!(receive_all(&connection, 1).await, ["after"]);
+    });
+}
+
+#[test]
+fn naming_that_dies_during_a_failover_stops_no_client_with_addresses_and_the_names_follow() {
+    let mut pair = Pair::new(NO_FAILBACK);
+    let ports = [pair.one.broker.port, pair.two.broker.port];
+    wait(async {
+        send(&producer(&explicit(ports).await).await, &["before"]).await;
+    });
+    // It is asked for the claim and never answers.
+    pair.stage.naming.freeze();
+    pair.one.process.kill_9();
+    let admin = pair.two.admin.clone();
+    eventually(SOON, "two takes over", || {
+        http_get(&admin, "/v1/status").is_some_and(|answer| answer.body["phase"] != "standby")
+    });
+    pair.stage.naming.kill_9();
+    wait(async {
+        let connection = explicit(ports).await;
+        send(&producer(&connection).await, &["after"]).await;
+        assert_eq!(receive_all(&connection, 2).await, ["before", "after"]);
+    });
+    let (naming, _) = pair.stage.program.naming_at(&pair.stage.address, "naming");
+    pair.stage.naming = naming;
+    pair.stage.group_served_by("two", 2);
+    let factory = pair.stage.json(&["lookup", "QueueConnectionFactory"]);
+    assert_eq!(factory["object"]["brokers"][0]["port"], pair.two.broker.port);
+}
+
+/// A connection to whichever of these brokers serves.
+async fn explicit(ports: [u16; 2]) -> Connection {
+    let settings = FactorySettings {
+        initial_connect_attempts: -1,
+        ..FactorySettings::default()
+    };
+    let factory = ConnectionFactory::explicit(ports.map(|port| ("127.0.0.1", port)), settings);
+    factory.connect().await.expect("a connection")
+}
+
+#[test]
 fn a_switchover_that_cannot_be_says_why() {
     let mut pair = Pair::new("");
     for (arguments, code, exit) in [
@@ -324,7 +400,7 @@ async fn connect(stage: &Stage) -> Connection {
 }
 
 /// A connection to this broker and no other, that is not made anew.
-async fn alone(port: u16) -> Connection {
+pub(crate) async fn alone(port: u16) -> Connection {
     let settings = FactorySettings {
         reconnect_enabled: false,
         ..FactorySettings::default()
@@ -333,7 +409,7 @@ async fn alone(port: u16) -> Connection {
     factory.connect().await.expect("a connection")
 }
 
-async fn producer(connection: &Connection) -> Producer {
+pub(crate) async fn producer(connection: &Connection) -> Producer {
     let session = connection.session().await.expect("a session");
     session
         .producer(&Destination::queue("examples"))
@@ -354,10 +430,28 @@ async fn send(producer: &Producer, bodies: &[&str]) {
 /// Receives and accepts so many messages, and makes sure that there is no other.
 async fn receive_all(connection: &Connection, count: usize) -> Vec<String> {
     let session = connection.session().await.expect("a session");
-    let consumer = session
-        .consumer(&Destination::queue("examples"))
+    let consumer = consumer(&session).await;
+    let bodies = receive_from(&consumer, count).await;
+    let more = consumer
+        .receive(Duration::from_millis(200))
         .await
-        .expect("a consumer");
+        .expect("a working consumer");
+    assert!(more.is_none(), "one more: {more:?}");
+    bodies
+}
+
+/// Receives and accepts so many messages.
+pub(crate) async fn receive(connection: &Connection, count: usize) -> Vec<String> {
+    let session = connection.session().await.expect("a session");
+    receive_from(&consumer(&session).await, count).await
+}
+
+async fn consumer(session: &Session) -> Consumer {
+    let consumer = session.consumer(&Destination::queue("examples")).await;
+    consumer.expect("a consumer")
+}
+
+async fn receive_from(consumer: &Consumer, count: usize) -> Vec<String> {
     let mut bodies = Vec::new();
     for _ in 0..count {
         let delivery = consumer
@@ -368,11 +462,6 @@ async fn receive_all(connection: &Connection, count: usize) -> Vec<String> {
         bodies.push(delivery.message().as_text().unwrap_or_default().to_owned());
         delivery.accept().await.expect("a confirmation");
     }
-    let more = consumer
-        .receive(Duration::from_millis(200))
-        .await
-        .expect("a working consumer");
-    assert!(more.is_none(), "one more: {more:?}");
     bodies
 }
 

@@ -4,6 +4,7 @@
 mod bad_input;
 mod demo;
 mod directory;
+mod disk;
 mod documents;
 mod drill;
 mod failover;
