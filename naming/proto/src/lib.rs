@@ -13,6 +13,7 @@ mod failover;
 mod filter;
 mod group;
 mod ids;
+mod json;
 mod name;
 mod object;
 mod reply;

@@ -1,7 +1,8 @@
 //! What a name can be bound to. Data only: no code base, no factory class, no serialized object.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::json::JsonText;
 use crate::{Endpoint, Epoch, FactorySettings, GroupName, MemberName, Name};
 
 /// What a name is bound to. JSON: an object whose `type` is the kind.
@@ -169,9 +170,22 @@ impl Object {
     }
 }
 
-/// The JSON form. The other form (logs, snapshots) is `Stored`, because formats without field names
-/// cannot read a tag inside the object.
-#[derive(Serialize, Deserialize)]
+/// The JSON form, to be written. A value goes out as the text that it is.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+enum Written<'a> {
+    Context {},
+    Link { target: &'a Name },
+    ConnectionFactory(&'a ConnectionFactory),
+    Queue { address: &'a str },
+    Topic { address: &'a str },
+    Reference(&'a Reference),
+    Value { value: JsonText<'a> },
+}
+
+/// The JSON form, as it is read. The other form (logs, snapshots) is `Stored`, because formats without field
+/// names cannot read a tag inside the object.
+#[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 enum Readable {
     Context {},
@@ -183,7 +197,20 @@ enum Readable {
     Value { value: serde_json::Value },
 }
 
-#[derive(Serialize, Deserialize)]
+/// The other form, to be written: variants and fields of `Stored`.
+#[derive(Serialize)]
+#[serde(rename = "Stored")]
+enum Storing<'a> {
+    Context,
+    Link { target: &'a Name },
+    ConnectionFactory(&'a ConnectionFactory),
+    Queue { address: &'a str },
+    Topic { address: &'a str },
+    Reference(&'a Reference),
+    Value { json: &'a str },
+}
+
+#[derive(Deserialize)]
 enum Stored {
     Context,
     Link { target: Name },
@@ -197,9 +224,9 @@ enum Stored {
 impl Serialize for Object {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if !serializer.is_human_readable() {
-            return self.stored().serialize(serializer);
+            return self.storing().serialize(serializer);
         }
-        self.readable().map_err(ser::Error::custom)?.serialize(serializer)
+        self.written().serialize(serializer)
     }
 }
 
@@ -215,29 +242,29 @@ impl<'de> Deserialize<'de> for Object {
 }
 
 impl Object {
-    fn readable(&self) -> Result<Readable, serde_json::Error> {
-        Ok(match self.clone() {
-            Self::Context => Readable::Context {},
-            Self::Link { target } => Readable::Link { target },
-            Self::ConnectionFactory(factory) => Readable::ConnectionFactory(factory),
-            Self::Queue { address } => Readable::Queue { address },
-            Self::Topic { address } => Readable::Topic { address },
-            Self::Reference(reference) => Readable::Reference(reference),
-            Self::Value { json } => Readable::Value {
-                value: serde_json::from_str(&json)?,
+    fn written(&self) -> Written<'_> {
+        match self {
+            Self::Context => Written::Context {},
+            Self::Link { target } => Written::Link { target },
+            Self::ConnectionFactory(factory) => Written::ConnectionFactory(factory),
+            Self::Queue { address } => Written::Queue { address },
+            Self::Topic { address } => Written::Topic { address },
+            Self::Reference(reference) => Written::Reference(reference),
+            Self::Value { json } => Written::Value {
+                value: JsonText(json),
             },
-        })
+        }
     }
 
-    fn stored(&self) -> Stored {
-        match self.clone() {
-            Self::Context => Stored::Context,
-            Self::Link { target } => Stored::Link { target },
-            Self::ConnectionFactory(factory) => Stored::ConnectionFactory(factory),
-            Self::Queue { address } => Stored::Queue { address },
-            Self::Topic { address } => Stored::Topic { address },
-            Self::Reference(reference) => Stored::Reference(reference),
-            Self::Value { json } => Stored::Value { json },
+    fn storing(&self) -> Storing<'_> {
+        match self {
+            Self::Context => Storing::Context,
+            Self::Link { target } => Storing::Link { target },
+            Self::ConnectionFactory(factory) => Storing::ConnectionFactory(factory),
+            Self::Queue { address } => Storing::Queue { address },
+            Self::Topic { address } => Storing::Topic { address },
+            Self::Reference(reference) => Storing::Reference(reference),
+            Self::Value { json } => Storing::Value { json },
         }
     }
 }
@@ -322,6 +349,14 @@ mod tests {
             assert_eq!(Object::from_json(json.as_bytes()), Ok(object.clone()), "{json}");
             let bytes = postcard::to_stdvec(&object).expect("bytes");
             assert_eq!(postcard::from_bytes::<Object>(&bytes), Ok(object));
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_no_json_has_no_json_form() {
+        for json in ["", "{", "1 2"] {
+            let value = Object::Value { json: json.into() };
+            assert!(serde_json::to_string(&value).is_err(), "{json:?}");
         }
     }
 
