@@ -112,6 +112,8 @@ static void open_links(pn_connection_t *connection, Client *client) {
     if (sends || pings) {
         client->sender = pn_sender(session, "sender");
         ask_for_queue(pn_link_target(client->sender), name);
+        /* RabbitMQ makes a queue that outlives it, and syncs, only for this. */
+        if (durable) pn_terminus_set_durability(pn_link_target(client->sender), PN_DELIVERIES);
         pn_link_set_snd_settle_mode(client->sender, PN_SND_UNSETTLED);
         pn_link_open(client->sender);
     }
