@@ -149,6 +149,26 @@ impl<'a> MessageView<'a> {
         list.text("to")
     }
 
+    /// Only the `absolute-expiry-time` field of the properties: when the message expires, in milliseconds since
+    /// 1970 UTC. What comes before it is stepped over, and what comes behind it is not looked at.
+    ///
+    /// # Errors
+    /// If it is no timestamp, or the fields before it do not end within the section.
+    pub fn absolute_expiry_time(&self) -> Result<Option<i64>> {
+        const FIELDS_BEFORE: usize = 8;
+        let Some(mut section) = self.properties else {
+            return Ok(None);
+        };
+        let mut list = section.list()?;
+        if list.left <= FIELDS_BEFORE {
+            return Ok(None);
+        }
+        for _ in 0..FIELDS_BEFORE {
+            list.raw()?;
+        }
+        list.timestamp("absolute-expiry-time")
+    }
+
     /// The delivery annotations.
     #[must_use]
     pub fn delivery_annotations(&self) -> MapIter<'a> {

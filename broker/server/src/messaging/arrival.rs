@@ -110,7 +110,7 @@ fn expires_at(view: &MessageView<'_>, header: Header, now: u64) -> Result<Option
     if let Some(ttl) = header.ttl.filter(|ttl| *ttl > 0) {
         return Ok(Some(now.saturating_add(u64::from(ttl))));
     }
-    let time = view.properties().map_err(malformed)?.absolute_expiry_time;
+    let time = view.absolute_expiry_time().map_err(malformed)?;
     Ok(time
         .and_then(|time| u64::try_from(time).ok())
         .filter(|time| *time > 0))
@@ -201,6 +201,19 @@ mod tests {
         assert_eq!(letter(message.text("x")).arrival.expires_at, Some(1_000_500));
         let message = MessageBuilder::new().absolute_expiry_time(2_000_000);
         assert_eq!(letter(message.text("x")).arrival.expires_at, Some(2_000_000));
+        let full = MessageBuilder::new()
+            .message_id("ID:a-1".to_owned())
+            .to("news")
+            .subject("order")
+            .correlation_id(7u64);
+        assert_eq!(letter(full.text("x")).arrival.expires_at, None);
+        let full = MessageBuilder::new()
+            .message_id("ID:a-1".to_owned())
+            .to("news")
+            .correlation_id(7u64)
+            .absolute_expiry_time(2_000_000)
+            .group_id("g");
+        assert_eq!(letter(full.text("x")).arrival.expires_at, Some(2_000_000));
     }
 
     #[test]

@@ -10,7 +10,6 @@ use super::super::arrival::Letter;
 use super::super::attach::{self, Place};
 use super::super::rewrite::with_annotations;
 use super::super::shared::State;
-use super::super::timer;
 use super::transactions::provisionally_accepted;
 use super::{Input, Link, Peer, Reply, Work};
 
@@ -22,7 +21,7 @@ impl Peer {
             self.inputs.clear();
             return;
         };
-        state.queues.tick(timer::now());
+        state.queues.tick(self.now);
         let writable = self.amqp.is_writable();
         if writable != self.writable {
             self.writable = writable;

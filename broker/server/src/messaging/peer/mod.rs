@@ -167,6 +167,8 @@ pub(super) struct Peer {
     inputs: Vec<Input>,
     replies: Vec<Reply>,
     actions: Vec<Action<LinkId, DeliveryId>>,
+    /// When this turn began, in milliseconds since 1970 UTC: what arrives in it arrived then.
+    now: u64,
     writable: bool,
     /// The store is far behind: read nothing for now.
     pub(super) paused: bool,
@@ -199,6 +201,7 @@ impl Peer {
             inputs: Vec::new(),
             replies: Vec::new(),
             actions: Vec::new(),
+            now: 0,
             writable: true,
             paused: false,
             closing: false,
@@ -208,6 +211,7 @@ impl Peer {
 
     /// Does everything there is to do without the socket: what the peer said, and what the queues have for it.
     pub(super) fn turn(&mut self) {
+        self.now = timer::now();
         for order in self.entry.orders() {
             match order {
                 Order::Close(error) => self.close(error),
@@ -264,6 +268,7 @@ impl Peer {
             self.closing = true;
             self.amqp.close(Some(error));
         }
+        self.now = timer::now();
         self.poll_events();
     }
 
@@ -360,7 +365,7 @@ impl Peer {
         let (link, producer) = (message.link, *id);
         let delivery = (!message.settled).then_some(message.delivery);
         let txn = message.txn.as_ref().map(|txn| Work(transactions::number_of(txn)));
-        let read = arrival::read(self.keeper.keep(message.payload), *anonymous, timer::now());
+        let read = arrival::read(self.keeper.keep(message.payload), *anonymous, self.now);
         let error = match read {
             Ok(letter) => {
                 return self.inputs.push(Input::Publish {
