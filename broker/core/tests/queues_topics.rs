@@ -382,3 +382,44 @@ fn topics_are_checked_and_are_no_queues() {
     assert_eq!(consumer, Err(Refused::Gone("the queue")));
     assert_eq!(Lifetime::default(), Lifetime::Permanent);
 }
+
+#[test]
+fn a_temporary_topic_goes_with_its_owner_and_nothing_of_it_is_stored() {
+    let mut world = World::new();
+    let temporary = QueueSettings {
+        lifetime: Lifetime::Owner(world.owner),
+        ..QueueSettings::default()
+    };
+    // Somebody collects whatever is published anywhere.
+    world.queues.subscribe(world.owner, lasting("all", "#")).unwrap();
+    world.store();
+    let before = world.records.len();
+    let topic = world.queues.declare_topic("mine", temporary.clone()).unwrap();
+    world.store();
+    assert_eq!(world.records.len(), before);
+    world
+        .queues
+        .declare_topic("mine", QueueSettings::default())
+        .unwrap();
+    let named = Arrival {
+        duplicate_id: DuplicateId::new(b"id").ok(),
+        ..durable("a")
+    };
+    world.send(topic, named.clone());
+    world.send(topic, named);
+    world.store();
+    assert_eq!(world.queues.message_count(), 1, "a duplicate is known there too");
+    let owner = world.queues.add_owner();
+    world.queues.remove_owner(world.owner);
+    world.owner = owner;
+    assert_eq!(world.queues.find_topic("mine"), None);
+    let gone = world.queues.declare_topic("mine", temporary);
+    assert_eq!(gone, Err(Refused::Gone("the connection")));
+    world.store();
+    world.restart();
+    assert_eq!(world.queues.find_topic("mine"), None);
+    assert_eq!(world.queues.message_count(), 1);
+    world.compact();
+    world.restart();
+    assert_eq!(world.queues.message_count(), 1);
+}

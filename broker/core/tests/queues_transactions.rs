@@ -3,8 +3,8 @@
 mod queues_support;
 
 use daymark_broker_core::queues::{
-    Action, Arrival, ConsumerOptions, DuplicateId, Limits, MESSAGE_OVERHEAD, QueueLimits, QueueSettings,
-    Refused, Settlement, TransactionId, WhenFull,
+    Action, Arrival, ConsumerOptions, DuplicateId, Lifetime, Limits, MESSAGE_OVERHEAD, QueueId, QueueLimits,
+    QueueSettings, Refused, Settlement, TransactionId, WhenFull,
 };
 use queues_support::{World, durable, text};
 
@@ -236,4 +236,60 @@ fn a_transaction_belongs_to_its_owner_and_ends_with_it() {
     let from = world.queues.find("in").unwrap();
     assert_eq!(world.look(from), ["a", "b"]);
     assert_eq!(world.queues.byte_count(), 2);
+}
+
+/// A queue that ends when nobody uses it.
+fn passing(world: &mut World) -> QueueId {
+    let passing = QueueSettings {
+        lifetime: Lifetime::Unused,
+        ..QueueSettings::default()
+    };
+    world.queues.declare("passing", passing).unwrap()
+}
+
+#[test]
+fn a_queue_is_in_use_while_a_transaction_has_messages_for_it() {
+    for commit in [true, false] {
+        let mut world = World::new();
+        let queue = passing(&mut world);
+        let transaction = world.queues.begin(world.owner).unwrap();
+        let producer = world.producer(queue);
+        world
+            .queues
+            .publish_in(transaction, producer, None, named("x"))
+            .unwrap();
+        world.queues.detach_producer(producer);
+        if commit {
+            assert_eq!(world.queues.commit(world.owner, transaction, 9, None), Ok(()));
+            assert_eq!(world.look(queue), ["x"]);
+        } else {
+            world.queues.rollback(world.owner, transaction).unwrap();
+        }
+        assert_eq!(world.queues.find("passing").is_some(), commit);
+    }
+}
+
+#[test]
+fn what_is_committed_together_may_empty_a_queue_and_fill_it_again() {
+    let mut world = World::new();
+    let queue = passing(&mut world);
+    world.send_all(queue, &["old"]);
+    let consumer = world.consumer(1, queue, ConsumerOptions::default(), 1);
+    let out = world.deliveries();
+    let transaction = world.queues.begin(world.owner).unwrap();
+    world
+        .queues
+        .settle_in(transaction, consumer, out[0].message, Settlement::Accepted, true)
+        .unwrap();
+    let anywhere = world.queues.attach_producer(world.owner, 2, None).unwrap();
+    world
+        .queues
+        .publish_in(transaction, anywhere, Some(queue), named("new"))
+        .unwrap();
+    world.queues.detach_consumer(consumer);
+    world.queues.commit(world.owner, transaction, 9, None).unwrap();
+    world.store();
+    world.restart();
+    let queue = world.queues.find("passing").expect("it holds a message");
+    assert_eq!(world.look(queue), ["new"]);
 }

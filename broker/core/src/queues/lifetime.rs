@@ -9,7 +9,7 @@ use super::Queues;
 use super::queue::{Place, Queue};
 use super::record::Record;
 use super::topics::Kind;
-use super::types::{Action, ConsumerId, Lifetime, ProducerId, QueueId, QueueSettings, Refused};
+use super::types::{Action, ConsumerId, Lifetime, ProducerId, QueueId, QueueSettings, Refused, WhenFull};
 
 impl<L: Copy, D: Copy> Queues<L, D> {
     pub(super) fn living(&self, queue: QueueId) -> Option<&Queue> {
@@ -47,15 +47,30 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             return Err(Refused::Nameless);
         }
         self.check_count()?;
-        if let Lifetime::Owner(owner) = settings.lifetime {
-            self.owners
-                .fetch(owner.0)
-                .ok_or(Refused::Gone("the connection"))?;
-        }
+        self.check_owner(settings.lifetime)?;
         Ok(self.make_queue(name, settings))
     }
 
-    fn change(&mut self, number: u32, settings: QueueSettings) {
+    /// Whether the owner that something is to go with is there.
+    pub(super) fn check_owner(&self, lifetime: Lifetime) -> Result<(), Refused> {
+        let Lifetime::Owner(owner) = lifetime else {
+            return Ok(());
+        };
+        let found = self.owners.fetch(owner.0);
+        found.map(|_| ()).ok_or(Refused::Gone("the connection"))
+    }
+
+    /// Whatever lives as long as its owner is on that owner's list.
+    pub(super) fn tie_to_owner(&mut self, number: u32) {
+        let id = self.id_of(number);
+        if let Lifetime::Owner(owner) = self.queues[number as usize].settings.lifetime
+            && let Some(owner) = self.owners.fetch_mut(owner.0)
+        {
+            owner.queues.push(id);
+        }
+    }
+
+    pub(super) fn change(&mut self, number: u32, settings: QueueSettings) {
         let found = &mut self.queues[number as usize].settings;
         let before = found.lifetime;
         let bound = |lifetime| matches!(lifetime, Lifetime::Owner(_));
@@ -67,6 +82,16 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         *found = QueueSettings { lifetime, ..settings };
         if lifetime != before {
             self.record_queue(number);
+        }
+        self.settings_changed(number);
+    }
+
+    /// Producers that wait for room go on if the new settings give it.
+    pub(super) fn settings_changed(&mut self, number: u32) {
+        let queue = &mut self.queues[number as usize];
+        if queue.counts.held && (queue.settings.when_full != WhenFull::Block || queue.has_room()) {
+            queue.counts.held = false;
+            self.asking.append(&mut queue.waiting);
         }
     }
 
@@ -80,18 +105,12 @@ impl<L: Copy, D: Copy> Queues<L, D> {
 
     /// A new queue, however many there are.
     pub(super) fn make_queue(&mut self, name: &str, settings: QueueSettings) -> QueueId {
-        let lifetime = settings.lifetime;
         let number = self.add(Queue::new(name, settings, Kind::Queue));
         let name = Arc::clone(&self.queues[number as usize].name);
         self.names.insert(name, number);
-        let id = self.id_of(number);
-        if let Lifetime::Owner(owner) = lifetime
-            && let Some(owner) = self.owners.fetch_mut(owner.0)
-        {
-            owner.queues.push(id);
-        }
+        self.tie_to_owner(number);
         self.record_queue(number);
-        id
+        self.id_of(number)
     }
 
     /// Gives a queue a number.
@@ -266,6 +285,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
                     && counts.consumers == 0
                     && counts.producers == 0
                     && counts.messages == 0
+                    && queue.awaited == 0
             }
             Kind::Subscription(subscription) => !subscription.durable && counts.consumers == 0,
             Kind::Topic(_) | Kind::Free => false,

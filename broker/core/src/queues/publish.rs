@@ -9,7 +9,7 @@ use super::arena::Key;
 use super::batch::{RECORD_OVERHEAD, Stored, Waiter};
 use super::groups::Group;
 use super::queue::Message;
-use super::record::{Extras, Record, Reference};
+use super::record::{Extras, NO_TOPIC, Record, Reference};
 use super::time::Extra;
 use super::topics::Kind;
 use super::types::{Arrival, DeadLetter, OwnerId, ProducerId, QueueId, Refused, WhenFull};
@@ -234,6 +234,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         let stored = |number: &&u32| arrival.durable && self.queues[**number as usize].is_stored();
         let (stored, fleeting): (Vec<u32>, Vec<u32>) = targets.iter().partition(stored);
         let mut record = 0;
+        let lasts = self.queues[topic as usize].is_stored();
         if !stored.is_empty() {
             record = self.record_published(topic, &stored, &arrival);
             self.spread(&stored, &arrival, record);
@@ -244,7 +245,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         if let Some(duplicate_id) = arrival.duplicate_id {
             self.queues[topic as usize].duplicates.remember(
                 duplicate_id,
-                record,
+                if lasts { record } else { 0 },
                 self.limits.duplicate_window,
             );
         }
@@ -259,11 +260,14 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             queue,
             delivery_count: 0,
         });
+        // A topic that is not stored is not named in what is, nor are its duplicates remembered there.
+        let lasts = self.queues[topic as usize].is_stored();
+        let duplicate_id = arrival.duplicate_id.clone().filter(|_| lasts);
         let record = Record::Published {
             first: self.next_id,
-            topic,
+            topic: if lasts { topic } else { NO_TOPIC },
             priority: arrival.priority.min(9),
-            duplicate_id: arrival.duplicate_id.clone(),
+            duplicate_id,
             extras: Extras::new(arrival.expires_at, arrival.deliver_at, None),
             references: references.collect(),
             payload: arrival.payload.clone(),

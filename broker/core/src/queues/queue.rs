@@ -185,6 +185,8 @@ pub(super) struct Queue {
     /// Producers that wait for room.
     pub(super) waiting: Vec<ProducerId>,
     pub(super) counts: QueueCounts,
+    /// Messages for it in open transactions.
+    pub(super) awaited: u64,
     /// In the list of queues to be dispatched.
     pub(super) dirty: bool,
     /// In the list of queues where someone waits for a message that is not durable yet.
@@ -209,6 +211,7 @@ impl Queue {
             duplicates: DuplicateWindow::default(),
             waiting: Vec::new(),
             counts: QueueCounts::default(),
+            awaited: 0,
             dirty: false,
             blocked: false,
             unfinished: false,
@@ -219,8 +222,7 @@ impl Queue {
     /// The records of it, and of the messages in it, are stored.
     pub(super) fn is_stored(&self) -> bool {
         match &self.kind {
-            Kind::Queue => !matches!(self.settings.lifetime, Lifetime::Owner(_)),
-            Kind::Topic(_) => true,
+            Kind::Queue | Kind::Topic(_) => !matches!(self.settings.lifetime, Lifetime::Owner(_)),
             Kind::Subscription(subscription) => subscription.durable,
             Kind::Free => false,
         }

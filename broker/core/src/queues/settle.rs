@@ -129,13 +129,16 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         let Some(consumer) = self.consumers.fetch_mut(by) else {
             return;
         };
-        message.set_extra(true);
-        self.extras.entry(index).refused_by.push(by);
         if !consumer.walks {
             consumer.walks = true;
             let queue = &mut self.queues[consumer.queue as usize];
             queue.walkers.insert(by, Box::new(Walker::new(false)));
         }
+        message.set_extra(true);
+        let refused_by = &mut self.extras.entry(index).refused_by;
+        // Those that are gone never come back.
+        refused_by.retain(|&other| self.consumers.fetch(other).is_some());
+        refused_by.push(by);
     }
 
     /// Counts a message as out to a consumer.

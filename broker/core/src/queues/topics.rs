@@ -118,26 +118,31 @@ impl<L: Copy, D: Copy> Queues<L, D> {
     }
 
     /// The topic of this name, made if there is none; `settings` are those of the subscriptions to it alone,
-    /// also of those that exist. Subscriptions with wildcards have the default settings.
+    /// also of those that exist. Subscriptions with wildcards have the default settings. A topic that goes with
+    /// its owner stays so, and no other becomes one.
     ///
     /// # Errors
-    /// [`Refused::InvalidTopic`], [`Refused::TooManyQueues`].
+    /// [`Refused::InvalidTopic`], [`Refused::TooManyQueues`]; [`Refused::Gone`] if it should live as long as an
+    /// owner that is gone.
     pub fn declare_topic(&mut self, name: &str, settings: QueueSettings) -> Result<QueueId, Refused> {
         check(name, false)?;
         for &number in self.router.find(name).iter() {
             let queue = &mut self.queues[number as usize];
             if *queue.name == *name {
                 queue.settings = settings.clone();
+                self.settings_changed(number);
             }
         }
         if let Some(id) = self.find_topic(name) {
-            self.queues[id.0 as usize].settings = settings;
+            self.change(id.0, settings);
             return Ok(id);
         }
         self.check_count()?;
+        self.check_owner(settings.lifetime)?;
         let number = self.add(Queue::new(name, settings, Kind::Topic(Routes::default())));
         let name = Arc::clone(&self.queues[number as usize].name);
         self.topics.insert(name, number);
+        self.tie_to_owner(number);
         self.record_queue(number);
         Ok(self.id_of(number))
     }

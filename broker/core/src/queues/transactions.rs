@@ -109,6 +109,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             held.grow(bytes, limit)?;
             held.publications.push((queue, arrival));
             self.bytes += bytes;
+            self.queues[number as usize].awaited += 1;
             Ok(())
         });
         self.note(transaction, held)
@@ -226,6 +227,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         for (queue, arrival) in done.publications {
             // It was checked before that it is no duplicate and that there is room.
             lasting |= matches!(self.take_in(queue.0, owner, arrival, true), Ok(true));
+            self.await_no_more(queue);
         }
         let waiter = confirm.map(|delivery| Waiter {
             owner,
@@ -318,6 +320,17 @@ impl<L: Copy, D: Copy> Queues<L, D> {
     pub(super) fn abandon(&mut self, transaction: Key) {
         if let Some(gone) = self.close_transaction(transaction) {
             gone.settlements.into_iter().for_each(|held| self.let_go(held));
+            for (queue, _) in gone.publications {
+                self.await_no_more(queue);
+            }
+        }
+    }
+
+    /// A message of an open transaction arrived in its queue, or never will. Until then the queue is in use.
+    fn await_no_more(&mut self, queue: QueueId) {
+        if let Some(found) = self.living_mut(queue) {
+            found.awaited -= 1;
+            self.end_if_unused(queue.0);
         }
     }
 
@@ -344,10 +357,13 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             found
                 .void
                 .get_or_insert(Refused::TransactionTimedOut { limit_ms });
-            found.publications.clear();
+            let publications = std::mem::take(&mut found.publications);
             self.bytes -= std::mem::take(&mut found.bytes);
             let settlements = std::mem::take(&mut found.settlements);
             settlements.into_iter().for_each(|held| self.let_go(held));
+            for (queue, _) in publications {
+                self.await_no_more(queue);
+            }
         }
     }
 
