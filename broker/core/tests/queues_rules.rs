@@ -166,7 +166,7 @@ fn too_many_bytes_stop_credit_and_far_too_many_are_refused() {
     };
     let (mut queues, queue, owner) = machine(limits);
     let producer = queues.attach_producer(owner, 0, Some(queue)).unwrap();
-    assert!(outbox(&mut queues, owner).contains(&Action::Credit { link: 0, credit: 4 }));
+    assert!(outbox(&mut queues, owner).contains(&Action::Credit { link: 0, credit: 1 }));
     let text = "x".repeat(60);
     for _ in 0..4 {
         queues
@@ -287,9 +287,9 @@ fn messages_that_are_turned_down_use_up_credit_and_bring_new() {
     };
     let (mut queues, queue, owner) = machine(limits);
     let producer = queues.attach_producer(owner, 0, Some(queue)).unwrap();
-    assert_eq!(credit(&mut queues, owner), Some(4));
-    queues.credit_left(producer, 1);
-    assert_eq!(credit(&mut queues, owner), Some(4));
+    assert_eq!(credit(&mut queues, owner), Some(1));
+    queues.credit_left(producer, 0);
+    assert_eq!(credit(&mut queues, owner), Some(1));
     queues
         .publish(producer, None, arrival(&"x".repeat(20), false), None)
         .unwrap();
@@ -304,7 +304,7 @@ fn messages_that_are_turned_down_use_up_credit_and_bring_new() {
     queues
         .settle(consumer, out[0].message, Settlement::Accepted, None)
         .unwrap();
-    assert_eq!(credit(&mut queues, owner), Some(4));
+    assert_eq!(credit(&mut queues, owner), Some(1));
 }
 
 #[test]

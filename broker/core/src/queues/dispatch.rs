@@ -230,9 +230,11 @@ impl<L: Copy, D: Copy> Queues<L, D> {
 
     /// Gives credit to those who asked, or makes them wait for room.
     pub(super) fn grant(&mut self) {
-        if !self.waiting.is_empty() && self.has_room() {
+        if !self.waiting.is_empty() && !self.is_at_limit() {
             self.asking.append(&mut self.waiting);
         }
+        // Together they may send what half of the memory takes.
+        let share = self.limits.max_bytes / 2 / (self.producers.len() as u64).max(1);
         while let Some(producer) = self.asking.pop() {
             let Some(found) = self.producers.fetch(producer.0) else {
                 continue;
@@ -254,7 +256,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             let Some(found) = self.producers.fetch_mut(producer.0) else {
                 continue;
             };
-            let window = found.fitting_window(&self.limits);
+            let window = found.fitting_window(&self.limits, share);
             found.behind = found.unanswered.saturating_add(window) > self.limits.producer_unsettled;
             if found.behind {
                 continue;
@@ -279,17 +281,18 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         }
     }
 
-    /// Whether all queues together have reached a limit.
-    fn is_at_limit(&self) -> bool {
-        self.memory() >= self.limits.max_bytes
-            || self.needed_bytes() >= self.limits.max_stored_bytes
-            || self.batches.pending_bytes() >= self.limits.max_pending_bytes
-    }
-
-    fn has_room(&self) -> bool {
-        let below = |count: u64, limit: u64| count < limit - limit / 4;
-        below(self.memory(), self.limits.max_bytes)
-            && below(self.needed_bytes(), self.limits.max_stored_bytes)
-            && below(self.batches.pending_bytes(), self.limits.max_pending_bytes)
+    /// Whether all queues together have reached a limit. Each is left behind at three quarters of it, so that
+    /// credit does not come one message at a time.
+    fn is_at_limit(&mut self) -> bool {
+        let limits = &self.limits;
+        let figures = [
+            (self.memory(), limits.max_bytes),
+            (self.needed_bytes(), limits.max_stored_bytes),
+            (self.batches.pending_bytes(), limits.max_pending_bytes),
+        ];
+        for (reached, (figure, limit)) in self.reached.iter_mut().zip(figures) {
+            *reached = figure >= limit || *reached && figure >= limit - limit / 4;
+        }
+        self.reached.contains(&true)
     }
 }

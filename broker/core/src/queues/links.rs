@@ -151,6 +151,8 @@ pub(super) struct Producer<L> {
 
 /// Credit of a producer that has not sent anything, so that its message size is not known.
 pub(super) const FIRST_CREDIT: u32 = 32;
+/// What its first messages are thought to take.
+const FIRST_BYTES: u64 = 64 << 10;
 
 impl<L> Producer<L> {
     pub(super) fn new(owner: OwnerId, link: L, queue: Option<QueueId>) -> Self {
@@ -185,16 +187,16 @@ impl<L> Producer<L> {
         self.credit <= self.window / 2
     }
 
-    /// The window that suits its messages.
-    pub(super) fn fitting_window(&self, limits: &Limits) -> u32 {
-        let (messages, bytes) = (
-            limits.producer_credit.min(limits.producer_unsettled),
-            limits.producer_credit_bytes,
-        );
-        if self.mean_bytes == 0 {
-            return messages.min(FIRST_CREDIT);
-        }
-        let by_bytes = u32::try_from(bytes / self.mean_bytes).unwrap_or(u32::MAX);
-        by_bytes.clamp(1, messages)
+    /// The window that suits its messages and takes no more than `share` bytes, if that is one message at
+    /// least.
+    pub(super) fn fitting_window(&self, limits: &Limits, share: u64) -> u32 {
+        let bytes = limits.producer_credit_bytes.min(share);
+        let messages = limits.producer_credit.min(limits.producer_unsettled);
+        let (size, messages) = match self.mean_bytes {
+            0 => (FIRST_BYTES, messages.min(FIRST_CREDIT)),
+            mean => (mean, messages),
+        };
+        let by_bytes = u32::try_from(bytes / size).unwrap_or(u32::MAX);
+        by_bytes.clamp(1, messages.max(1))
     }
 }

@@ -117,6 +117,9 @@ pub struct Queues<L, D> {
     asking: Vec<ProducerId>,
     /// Producers that wait because of a limit of all queues.
     waiting: Vec<ProducerId>,
+    /// Which limits of all queues were reached and not left behind since: memory, stored bytes, bytes that wait
+    /// for the store.
+    reached: [bool; 3],
     compaction: Option<Compaction>,
 }
 
@@ -151,6 +154,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             wakes: Vec::new(),
             asking: Vec::new(),
             waiting: Vec::new(),
+            reached: [false; 3],
             compaction: None,
         }
     }

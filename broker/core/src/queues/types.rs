@@ -15,7 +15,9 @@ pub struct Limits {
     pub max_queues: usize,
     /// Duplicate ids each queue remembers.
     pub duplicate_window: usize,
-    /// Memory of all messages, [`MESSAGE_OVERHEAD`] for each included; above, producers get no more credit.
+    /// Memory of all messages, [`MESSAGE_OVERHEAD`] for each included; above, producers get no more credit. What
+    /// all producers together have credit for takes no more than half as much again, as far as their latest
+    /// messages tell and unless one message of each takes more.
     /// Beyond twice as many, messages are refused: that takes a producer that suddenly sends far larger
     /// messages than before.
     pub max_bytes: u64,
