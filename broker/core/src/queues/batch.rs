@@ -190,6 +190,11 @@ impl<L: Copy, D: Copy> Batches<L, D> {
         }
     }
 
+    /// Bytes in the open batch.
+    pub(super) fn open_bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The last durable position.
     pub(super) fn durable(&self) -> u64 {
         self.durable

@@ -273,6 +273,12 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         self.batches.pending_bytes()
     }
 
+    /// Bytes of records in the open batch.
+    #[must_use]
+    pub fn open_bytes(&self) -> u64 {
+        self.batches.open_bytes()
+    }
+
     /// Messages in all queues, those out for delivery included.
     #[must_use]
     pub fn message_count(&self) -> u64 {

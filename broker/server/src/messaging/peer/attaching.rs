@@ -272,10 +272,14 @@ impl Peer {
         reception: Reception,
     ) -> Result<Taken, AmqpError> {
         let (queue, address) = self.make_node(state, kind)?;
-        let mut taken = match kind {
-            Kind::Queue => self.consume(state, link, attach, queue, reception)?,
-            Kind::Topic => self.subscribe(state, link, attach, &address, reception)?,
+        let taken = match kind {
+            Kind::Queue => self.consume(state, link, attach, queue, reception),
+            Kind::Topic => self.subscribe(state, link, attach, &address, reception),
         };
+        let mut taken = taken.inspect_err(|_| {
+            self.made -= 1;
+            let _ = state.queues.delete(queue, false);
+        })?;
         if let Link::Consumer { made, .. } = &mut taken.link {
             *made = Some(queue);
         }

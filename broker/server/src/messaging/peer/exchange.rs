@@ -13,6 +13,10 @@ use super::super::shared::State;
 use super::transactions::provisionally_accepted;
 use super::{Input, Link, Peer, Reply, Work};
 
+/// Bytes of records after which a batch goes to the store, however much more the peer said: many transactions
+/// that are committed together could make one that the store does not take.
+const BATCH_BYTES: u64 = 16 << 20;
+
 impl Peer {
     /// Tells the queues what happened and fetches what they want done, under one lock.
     pub(super) fn exchange(&mut self) {
@@ -30,6 +34,9 @@ impl Peer {
         let mut inputs = std::mem::take(&mut self.inputs);
         for input in inputs.drain(..) {
             self.apply(&mut state, input);
+            if state.queues.open_bytes() > BATCH_BYTES {
+                shared.record(&mut state);
+            }
         }
         self.inputs = inputs;
         shared.finish(&mut state);
