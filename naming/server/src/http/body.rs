@@ -6,7 +6,7 @@ use daymark_naming_proto::{
     Attributes, Epoch, Evidence, Export, FailoverReport, JoinRequest, LeaseId, MemberName, Name, NamingError,
     Object, WithdrawReason,
 };
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -33,28 +33,35 @@ pub(super) async fn read(body: Body, dispatcher: &Dispatcher) -> Result<Bytes, P
     }
 }
 
-async fn collect(body: Body, limit: usize, share: &mut Share) -> Result<Bytes, Problem> {
-    let mut body = Limited::new(body, limit);
+/// How much of a body that is too large is read all the same, so that its sender comes to read the answer.
+const LINGER_BYTES: usize = 8 << 20;
+
+async fn collect(mut body: Body, limit: usize, share: &mut Share) -> Result<Bytes, Problem> {
     let mut content = BytesMut::new();
+    let mut length = 0;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                let what = "bytes of a request body".to_owned();
-                let limit = limit as u64;
-                Problem::with(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    NamingError::LimitExceeded { what, limit },
-                )
-            } else {
-                NamingError::invalid(format!("the body breaks off: {error}")).into()
-            }
-        })?;
-        if let Ok(data) = frame.into_data() {
-            share.hold(content.len() + data.len())?;
+        let frame = frame.map_err(|error| NamingError::invalid(format!("the body breaks off: {error}")))?;
+        let Ok(data) = frame.into_data() else {
+            continue; // Trailers say nothing here.
+        };
+        length += data.len();
+        if length > limit + LINGER_BYTES {
+            break;
+        }
+        if length <= limit {
+            share.hold(length)?;
             content.extend_from_slice(&data);
         }
     }
-    Ok(content.freeze())
+    if length <= limit {
+        return Ok(content.freeze());
+    }
+    let what = "bytes of a request body".to_owned();
+    let limit = limit as u64;
+    Err(Problem::with(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        NamingError::LimitExceeded { what, limit },
+    ))
 }
 
 /// A JSON body.

@@ -32,6 +32,9 @@ pub(crate) const FLUSH_BYTES: usize = 64 << 10;
 const KEPT_BYTES: usize = 64 << 10;
 
 /// How long a connection with a watch may be silent. Whether its peer is there at all is known long before.
+/// How much more, and for how long, a peer is heard that was refused.
+const LINGER_BYTES: usize = 8 << 20;
+const LINGER: Duration = Duration::from_secs(1);
 const WATCHER_IDLE: Duration = Duration::from_secs(86_400);
 
 /// The write half of a connection: every write ends in time or ends the connection.
@@ -101,7 +104,7 @@ impl Connection {
         loop {
             self.take_commands().await?;
             if self.session.is_over() {
-                return self.wire.stream.shutdown().await;
+                return self.end().await;
             }
             if dispatcher.is_stopping() {
                 return self.part("this server stops").await;
@@ -109,7 +112,7 @@ impl Connection {
             if let Err(error) = self.make_room() {
                 self.session.refuse(&error);
                 self.session.flush(&mut self.wire).await?;
-                return self.wire.stream.shutdown().await;
+                return self.end().await;
             }
             // An alarm that is early is set again when it rings; only one that is late is set at once.
             let (deadline, why) = self.deadline();
@@ -136,6 +139,25 @@ impl Connection {
                 () = stops.as_mut() => return self.part("this server stops").await,
             }
         }
+    }
+
+    /// Ends the connection so that the last words arrive: a peer that is still sending is heard for a while, because
+    /// its system would drop them otherwise. Nothing of what it says is kept.
+    async fn end(&mut self) -> io::Result<()> {
+        self.wire.stream.shutdown().await?;
+        let listening = async {
+            let mut heard = 0;
+            while heard < LINGER_BYTES {
+                self.input.clear();
+                self.input.reserve(READ_BYTES);
+                match self.wire.stream.read_buf(&mut self.input).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(read) => heard += read,
+                }
+            }
+        };
+        let _ = timeout(LINGER, listening).await; // Whoever sends on is cut off.
+        Ok(())
     }
 
     async fn part(&mut self, why: &str) -> io::Result<()> {
