@@ -65,7 +65,7 @@ pub struct Order {
 }
 
 impl Order {
-    /// Whether its moment has come.
+    /// Whether its moment has come; of a freeze, whether the connection is frozen.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.shared.lock().orders[self.number].done
@@ -92,6 +92,9 @@ struct Given {
     moment: Moment,
     act: Act,
     counted: usize,
+    /// Its moment has come.
+    begun: bool,
+    /// Whoever waits for it may go on: a connection that is to freeze is frozen.
     done: bool,
 }
 
@@ -136,6 +139,7 @@ impl Proxy {
             moment,
             act,
             counted: 0,
+            begun: false,
             done: false,
         });
         Order {
@@ -203,7 +207,7 @@ impl Shared {
     fn due(&self, way: Way, piece: Option<Piece>, bytes: usize) -> Option<(Act, usize)> {
         let mut due = None;
         for order in &mut self.lock().orders {
-            if order.done || order.way != way {
+            if order.begun || order.way != way {
                 continue;
             }
             let before = match order.moment {
@@ -219,7 +223,8 @@ impl Shared {
                 Moment::Piece(..) => None,
             };
             if let Some(before) = before {
-                order.done = true;
+                order.begun = true;
+                order.done = !matches!(order.act, Act::FreezeBefore | Act::FreezeAfter);
                 due = due.or(Some((order.act, before)));
             }
         }
@@ -357,7 +362,11 @@ impl Pipe {
     }
 
     fn freeze(&self) -> bool {
-        self.shared.lock().connections[self.number].frozen = true;
+        let mut state = self.shared.lock();
+        state.connections[self.number].frozen = true;
+        for order in &mut state.orders {
+            order.done = order.begun;
+        }
         true
     }
 
