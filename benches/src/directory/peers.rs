@@ -1,9 +1,11 @@
 //! The peers, each started on a free loopback port with a directory of its own, ended when it is dropped, and the
 //! ready tools that ask them.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use daymark_test_support::free_port;
 
@@ -76,7 +78,32 @@ pub fn zookeeper(dir: &Path) -> Outcome<Peer> {
         .arg("/usr/share/java/zookeeper.jar")
         .arg(MAIN)
         .arg(&config);
-    Peer::start(command, port)
+    let peer = Peer::start(command, port)?;
+    until_it_serves(&peer.address)?;
+    Ok(peer)
+}
+
+/// ZooKeeper opens its port before it serves, and closes every connection made in between.
+fn until_it_serves(address: &str) -> Outcome<()> {
+    const START: Duration = Duration::from_secs(60);
+    let end = Instant::now() + START;
+    while !says_its_mode(address).unwrap_or(false) {
+        if Instant::now() > end {
+            return Err(other("ZooKeeper does not serve").into());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// Whether the answer to `srvr` tells the mode, which it does once sessions are taken.
+fn says_its_mode(address: &str) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(b"srvr")?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said)?;
+    Ok(said.contains("Mode: "))
 }
 
 /// nginx with one static file of these bytes.
