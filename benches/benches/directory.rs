@@ -12,6 +12,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use daymark_benches::directory::load::Work;
+use daymark_benches::directory::watchers::{Listeners, Watchers};
 use daymark_benches::directory::{NAMES, floor, load, payload, peers, resp, watchers};
 use daymark_benches::peer::{self, Peer};
 use daymark_benches::table::Table;
@@ -244,16 +245,21 @@ fn durable_rebinds(table: &mut Table, naming: &Peer, dir: &Path, durable: &Durab
 }
 
 async fn many_watchers(table: &mut Table, naming: &Peer) -> Outcome<()> {
-    const REBINDS: usize = 21;
-    let (ours, bytes) = watchers::daymark(&naming.address, REBINDS).await?;
-    let broadcast = peer::own(&["as-floor", "broadcast", &bytes.to_string()])?;
-    let bare = watchers::bare(&broadcast.address, bytes, REBINDS).await?;
+    const ROUNDS: usize = 21;
+    let mut watchers = Watchers::connect(&naming.address).await?;
+    let bytes = watchers.round().await?.bytes;
+    let broadcast = peer::own(&["as-floor", "broadcast", &(bytes / watchers::WATCHES).to_string()])?;
+    let mut listeners = Listeners::connect(&broadcast.address).await?;
+    listeners.round().await?;
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    // In turn, so that whatever else the machine does is felt by both.
+    for _ in 0..ROUNDS {
+        ours.push(watchers.round().await?.milliseconds);
+        bare.push(listeners.round().await?.milliseconds);
+    }
     let median = |times: Vec<f64>| {
-        times
-            .into_iter()
-            .collect::<Measurements>()
-            .median()
-            .unwrap_or(f64::NAN)
+        let times: Measurements = times.into_iter().collect();
+        times.median().unwrap_or(f64::NAN)
     };
     let (ours, bare) = (median(ours), median(bare));
     let watches = watchers::CONNECTIONS * watchers::WATCHES;

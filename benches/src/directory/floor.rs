@@ -18,6 +18,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 
+use super::watchers::WATCHES;
 use crate::{Outcome, other};
 
 async fn listen() -> Outcome<TcpListener> {
@@ -84,12 +85,14 @@ pub async fn hello(bytes: usize) -> Outcome<()> {
     }
 }
 
-/// Tells every connection the same `bytes` bytes, once for each line that one of them says: a bare broadcast.
+/// Tells every connection the same bytes, as many pushes of `bytes` bytes as one connection has watches, once for each
+/// byte that one of them says: a bare broadcast.
 ///
 /// # Errors
 /// That it cannot listen.
 pub async fn broadcast(bytes: usize) -> Outcome<()> {
-    let told: Arc<[u8]> = vec![b'x'; bytes].into();
+    let push = format!(">{}\r\n", "x".repeat(bytes.saturating_sub(3)));
+    let told: Arc<[u8]> = push.repeat(WATCHES).into_bytes().into();
     let everybody: Arc<Mutex<Vec<OwnedWriteHalf>>> = Arc::default();
     let listener = listen().await?;
     loop {

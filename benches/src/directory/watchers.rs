@@ -18,36 +18,85 @@ pub const WATCHES: usize = 100;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Rebinds one name `rounds` times before all watchers. Returns the milliseconds of each round from the rebind
-/// until the last watcher was told, and the bytes one connection was told in a round.
-///
-/// # Errors
-/// That a watcher was not told within a minute.
-pub async fn daymark(address: &str, rounds: usize) -> Outcome<(Vec<f64>, usize)> {
-    let name = key(0);
-    let mut watchers = Vec::new();
-    for _ in 0..CONNECTIONS {
-        watchers.push(watching(address, &name).await?);
+/// One round: everybody was told once.
+#[derive(Clone, Copy, Debug)]
+pub struct Round {
+    /// From the moment it was asked for until the last watcher was told, in milliseconds.
+    pub milliseconds: f64,
+    /// What one connection was told.
+    pub bytes: usize,
+}
+
+/// The watchers of one name in Daymark.
+#[derive(Debug)]
+pub struct Watchers {
+    everybody: Vec<TcpStream>,
+    writer: resp::Client,
+    rebinds: u64,
+}
+
+impl Watchers {
+    /// Connects them; all of them have the current state.
+    ///
+    /// # Errors
+    /// That the server refuses one.
+    pub async fn connect(address: &str) -> Outcome<Self> {
+        let mut everybody = Vec::new();
+        for _ in 0..CONNECTIONS {
+            everybody.push(watching(address, &key(0)).await?);
+        }
+        Ok(Self {
+            everybody,
+            writer: resp::Client::connect(address).await?,
+            rebinds: 0,
+        })
     }
-    let mut writer = resp::Client::connect(address).await?;
-    let (mut times, mut bytes) = (Vec::new(), 0);
-    for round in 0..rounds {
-        writer.add(&["REBIND", &name, &object(round as u64 + 1)]);
+
+    /// Rebinds the name once.
+    ///
+    /// # Errors
+    /// That a watcher was not told within a minute.
+    pub async fn round(&mut self) -> Outcome<Round> {
+        self.rebinds += 1;
+        self.writer.add(&["REBIND", &key(0), &object(self.rebinds)]);
         let began = Instant::now();
-        writer.send().await?;
-        let mut told = JoinSet::new();
-        for watcher in watchers.drain(..) {
-            told.spawn(async move { tokio::time::timeout(PATIENCE, told_once(watcher)).await });
-        }
-        while let Some(watcher) = told.join_next().await {
-            let (watcher, read) = watcher???;
-            watchers.push(watcher);
-            bytes = read;
-        }
-        times.push(began.elapsed().as_secs_f64() * 1e3);
-        writer.frame().await?;
+        self.writer.send().await?;
+        let round = until_all_are_told(&mut self.everybody, began).await?;
+        self.writer.frame().await?;
+        Ok(round)
     }
-    Ok((times, bytes))
+}
+
+/// As many connections at a bare broadcast, read in the same way.
+#[derive(Debug)]
+pub struct Listeners {
+    everybody: Vec<TcpStream>,
+}
+
+impl Listeners {
+    /// Connects them.
+    ///
+    /// # Errors
+    /// That nobody answers there.
+    pub async fn connect(address: &str) -> Outcome<Self> {
+        let mut everybody = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            everybody.push(stream);
+        }
+        Ok(Self { everybody })
+    }
+
+    /// Has everybody told once.
+    ///
+    /// # Errors
+    /// That a connection was not told within a minute.
+    pub async fn round(&mut self) -> Outcome<Round> {
+        let began = Instant::now();
+        self.everybody[0].write_all(b"!").await?;
+        until_all_are_told(&mut self.everybody, began).await
+    }
 }
 
 /// A connection with its watches, all of which have the current state.
@@ -71,6 +120,24 @@ fn is_bookmark(item: &Frame) -> bool {
     matches!(item, Frame::Bulk(text) if text.windows(8).any(|word| word == b"bookmark"))
 }
 
+/// Reads on every connection at once.
+async fn until_all_are_told(everybody: &mut Vec<TcpStream>, began: Instant) -> Outcome<Round> {
+    let mut told = JoinSet::new();
+    for watcher in everybody.drain(..) {
+        told.spawn(async move { tokio::time::timeout(PATIENCE, told_once(watcher)).await });
+    }
+    let mut bytes = 0;
+    while let Some(watcher) = told.join_next().await {
+        let (watcher, read) = watcher???;
+        everybody.push(watcher);
+        bytes = read;
+    }
+    Ok(Round {
+        milliseconds: began.elapsed().as_secs_f64() * 1e3,
+        bytes,
+    })
+}
+
 /// Reads until each watch of this connection was told: pushes begin with `>`, and no text in them has one.
 async fn told_once(mut watcher: TcpStream) -> Outcome<(TcpStream, usize)> {
     let mut input = vec![0; 64 << 10];
@@ -85,41 +152,4 @@ async fn told_once(mut watcher: TcpStream) -> Outcome<(TcpStream, usize)> {
         ends = input[..read].ends_with(b"\r\n");
     }
     Ok((watcher, bytes))
-}
-
-/// The same connections at a bare broadcast, which tells each of them `bytes` bytes in a round.
-///
-/// # Errors
-/// That a connection was not told within a minute.
-pub async fn bare(address: &str, bytes: usize, rounds: usize) -> Outcome<Vec<f64>> {
-    let mut listeners = Vec::new();
-    for _ in 0..CONNECTIONS {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        listeners.push(stream);
-    }
-    let mut times = Vec::new();
-    for _ in 0..rounds {
-        let began = Instant::now();
-        listeners[0].write_all(b"!").await?;
-        let mut told = JoinSet::new();
-        for mut listener in listeners.drain(..) {
-            told.spawn(async move {
-                let mut input = vec![0; 64 << 10];
-                let mut read = 0;
-                while read < bytes {
-                    match listener.read(&mut input).await? {
-                        0 => return Err(other("the broadcast closed a connection")),
-                        some => read += some,
-                    }
-                }
-                Ok(listener)
-            });
-        }
-        while let Some(listener) = tokio::time::timeout(PATIENCE, told.join_next()).await? {
-            listeners.push(listener??);
-        }
-        times.push(began.elapsed().as_secs_f64() * 1e3);
-    }
-    Ok(times)
 }
