@@ -25,6 +25,7 @@ impl Directory {
             refuse_owned(bound)?;
             return Err(NamingError::NameAlreadyBound { name });
         }
+        self.limits.check_name(&name)?;
         self.limits.check_names(self.tree.len() + 1)?;
         Ok(self.put(name, object.clone(), attributes.clone()))
     }
@@ -42,6 +43,7 @@ impl Directory {
         let name = self.place_of(name)?;
         let Some(bound) = self.tree.find(&name) else {
             refuse_other_revision(&name, expected, Revision(0))?;
+            self.limits.check_name(&name)?;
             self.limits.check_names(self.tree.len() + 1)?;
             return Ok(self.put(name, object.clone(), attributes.cloned().unwrap_or_default()));
         };

@@ -1,6 +1,6 @@
 //! How large the directory may become. Every limit has its own answer, `LimitExceeded` with its name.
 
-use daymark_naming_proto::{Attributes, Export, Filter, NamingError, Object, Values, is_id_character};
+use daymark_naming_proto::{Attributes, Export, Filter, Name, NamingError, Object, Values, is_id_character};
 use serde::{Deserialize, Serialize};
 
 /// What the directory refuses to grow beyond, and how much it remembers.
@@ -12,6 +12,12 @@ use serde::{Deserialize, Serialize};
 pub struct Limits {
     /// Bound names in all, contexts and exports included. Default 4,000,000.
     pub names_max: u64,
+    /// Bytes of a bound name as it is printed. Default 1,024, which is also the most: no name is longer.
+    pub name_bytes_max: u64,
+    /// Bytes of each component of a bound name. Default 255, which is also the most.
+    pub component_bytes_max: u64,
+    /// Components of a bound name. Default 32, which is also the most.
+    pub components_max: u64,
     /// Groups, those without members included: a group is never forgotten, because its epoch must not
     /// start again. Default 10,000.
     pub groups_max: u64,
@@ -50,6 +56,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             names_max: 4_000_000,
+            name_bytes_max: Name::BYTES_MAX as u64,
+            component_bytes_max: Name::COMPONENT_BYTES_MAX as u64,
+            components_max: Name::COMPONENTS_MAX as u64,
             groups_max: 10_000,
             members_per_group_max: 64,
             exports_per_group_max: 10_000,
@@ -96,9 +105,23 @@ impl Limits {
             exports.len() as u64,
             self.exports_per_group_max,
         )?;
-        exports
-            .iter()
-            .try_for_each(|export| self.check_binding(&export.object, &export.attributes))
+        exports.iter().try_for_each(|export| {
+            self.check_name(&export.name)?;
+            self.check_binding(&export.object, &export.attributes)
+        })
+    }
+
+    /// Refuses a name that is to be bound and is too large. Names that are only asked for have the limits of `Name`.
+    pub(crate) fn check_name(&self, name: &Name) -> Result<(), NamingError> {
+        within("bytes of a name", name.as_str().len() as u64, self.name_bytes_max)?;
+        let components = name.components();
+        within(
+            "components of a name",
+            components.len() as u64,
+            self.components_max,
+        )?;
+        let longest = components.map(str::len).max().unwrap_or_default();
+        within("bytes of a component", longest as u64, self.component_bytes_max)
     }
 
     pub(crate) fn check_names(&self, count: usize) -> Result<(), NamingError> {

@@ -58,6 +58,7 @@ impl Directory {
         for bound in self.tree.subtree(from) {
             refuse_owned(bound)?;
             let name = to.join(&bound.name.suffix(from.components().len()))?;
+            self.limits.check_name(&name)?;
             let binding = Binding {
                 name,
                 revision: self.revision.next(),

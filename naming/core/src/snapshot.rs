@@ -20,7 +20,7 @@ use crate::groups::Group;
 use crate::limits::{Limits, attribute_bytes, object_bytes};
 
 pub(crate) const MAGIC: &[u8; 8] = b"DAYMARKD";
-pub(crate) const VERSION: u16 = 3;
+pub(crate) const VERSION: u16 = 4;
 pub(crate) const LENGTH_BYTES: usize = size_of::<u64>();
 /// The size of a record that the writer aims at. A record is larger only where one entry is.
 const RECORD_BYTES: u64 = 256 * 1024;

@@ -3,7 +3,7 @@
 use daymark_naming_core::Limits;
 use daymark_naming_proto::{Attributes, NamingError, Write};
 
-use crate::support::{Answer, Story, changed, description, export, group, member, name, queue};
+use crate::support::{Answer, Story, changed, description, export, group, member, name, queue, unchanged};
 
 fn tight() -> Limits {
     Limits {
@@ -96,6 +96,55 @@ fn an_object_is_limited_wherever_it_comes_from() {
     let epoch = story.claimed("orders", "a");
     let answer = story.publish("orders", "a", epoch, &[("x", "123456789")]);
     exceeded(answer, "bytes of the object", 8);
+}
+
+#[test]
+fn a_name_is_limited_wherever_it_is_bound_and_nowhere_else() {
+    let mut story = Story::within(Limits {
+        name_bytes_max: 10,
+        component_bytes_max: 6,
+        components_max: 2,
+        ..Limits::default()
+    });
+    changed(story.create("ctx"));
+    changed(story.bind("ctx/123456", queue("1")));
+    exceeded(story.bind("ctx/1234567", queue("1")), "bytes of a name", 10);
+    exceeded(story.rebind("1234567", queue("1")), "bytes of a component", 6);
+    exceeded(story.create("1234567"), "bytes of a component", 6);
+    changed(story.create("ctx/sub"));
+    exceeded(story.bind("ctx/sub/q", queue("1")), "components of a name", 2);
+    changed(story.bind("ctx/sub1", queue("1")));
+    let renamed = story.write(Write::Rename {
+        name: name("ctx"),
+        target: name("longer"),
+        expected: None,
+    });
+    exceeded(renamed, "bytes of a name", 10);
+    story.joined("orders", "a");
+    let epoch = story.claimed("orders", "a");
+    let answer = story.publish("orders", "a", epoch, &[("a/b/c", "1")]);
+    exceeded(answer, "components of a name", 2);
+    unchanged(story.unbind("1234567890"));
+}
+
+#[test]
+fn one_rename_moves_a_limited_number_of_names() {
+    let mut story = Story::within(Limits {
+        names_per_rename_max: 2,
+        ..Limits::default()
+    });
+    changed(story.create("a"));
+    for text in ["a/1", "a/2"] {
+        changed(story.bind(text, queue("1")));
+    }
+    let rename = |from: &str, to: &str| Write::Rename {
+        name: name(from),
+        target: name(to),
+        expected: None,
+    };
+    exceeded(story.write(rename("a", "b")), "names that one rename moves", 2);
+    changed(story.unbind("a/2"));
+    changed(story.write(rename("a", "b")));
 }
 
 #[test]
