@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use daymark_naming_proto::{
-    Change, ChangeSet, GroupName, NamingError, OpId, Revision, Write, WriteDetail, Written,
+    Change, ChangeSet, GroupName, Name, NamingError, OpId, Revision, Write, WriteDetail, Written,
 };
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
 use crate::groups::Group;
@@ -33,6 +33,8 @@ pub struct Directory {
     pub(crate) revision: Revision,
     pub(crate) tree: Tree,
     pub(crate) groups: OrdMap<GroupName, Arc<Group>>,
+    /// The names that each promoting group has announced. Follows from `groups`.
+    pub(crate) promised: OrdMap<GroupName, OrdSet<Name>>,
     pub(crate) operations: Operations,
     pub(crate) history: History,
 }
@@ -70,6 +72,7 @@ impl Directory {
             revision: Revision(0),
             tree: Tree::new(),
             groups: OrdMap::new(),
+            promised: OrdMap::new(),
             operations: Operations::default(),
             history: History::after(Revision(0)),
         }

@@ -91,6 +91,16 @@ impl Group {
         self.exports.iter().map(change).collect()
     }
 
+    /// The names that the active member announced as it joined, until it publishes.
+    fn promised(&self) -> OrdSet<Name> {
+        let withheld = self.withheld.as_ref();
+        let is_promoting = withheld.is_some_and(|withheld| withheld.reason == UnavailableReason::Promoting);
+        let active = self.active.as_ref().filter(|_| is_promoting);
+        let announced = active.and_then(|active| self.members.get(active));
+        let shadow = announced.into_iter().flat_map(|member| &member.joined.shadow);
+        shadow.map(|export| export.name.clone()).collect()
+    }
+
     /// Ends the term of the active member. Exports it took back on purpose stay `withdrawn`, with the time
     /// it gave: that it then went is what it had announced.
     fn end_term(&mut self, name: &GroupName, withheld: Withholding) -> Vec<Change> {
@@ -272,7 +282,18 @@ impl Directory {
     /// Stores a group that the revision being made has changed.
     pub(crate) fn keep(&mut self, name: &GroupName, mut group: Group) {
         group.revision = self.revision.next();
+        self.promise(name, &group);
         self.groups.insert(name.clone(), Arc::new(group));
+    }
+
+    /// Keeps what a group promises now.
+    pub(crate) fn promise(&mut self, name: &GroupName, group: &Group) {
+        let promised = group.promised();
+        if promised.is_empty() {
+            self.promised.remove(name);
+        } else {
+            self.promised.insert(name.clone(), promised);
+        }
     }
 
     /// A withholding by the revision being made.

@@ -58,7 +58,7 @@ impl Directory {
     ///
     /// # Errors
     /// `NameNotFound`, `NotContext`, `LinkLoop`, `InvalidName` where a link leads to a name beyond the limits, or
-    /// `NameUnavailable` where a group exports the name and withholds it.
+    /// `NameUnavailable` where a group exports the name and withholds it, or has announced it and is promoting.
     pub fn lookup(&self, name: &Name) -> Result<Arc<Binding>, NamingError> {
         self.find(name, LastLink::Follow).map(Arc::clone)
     }
@@ -256,9 +256,11 @@ impl Directory {
         let mut at = name.clone();
         let mut hops = 0;
         loop {
-            let not_found = |depth| Stop::NotFound {
-                resolved: at.prefix(depth),
-                remaining: at.suffix(depth),
+            let not_found = |depth| {
+                self.promised(&at, depth).unwrap_or_else(|| Stop::NotFound {
+                    resolved: at.prefix(depth),
+                    remaining: at.suffix(depth),
+                })
             };
             let (bound, depth) = self.tree.deepest(&at).ok_or_else(|| not_found(0))?;
             let is_whole = depth == at.components().len();
@@ -291,6 +293,26 @@ impl Directory {
                 }
             }
         }
+    }
+
+    /// What stops a walk at a name that was never bound but that a promoting group has announced: it is as far from
+    /// being available as an export of the term before would be. The first `depth` components of `at` are bound.
+    fn promised(&self, at: &Name, depth: usize) -> Option<Stop> {
+        if self.promised.is_empty() {
+            return None;
+        }
+        (depth + 1..=at.components().len()).find_map(|depth| {
+            let name = at.prefix(depth);
+            let (group, _) = self.promised.iter().find(|(_, names)| names.contains(&name))?;
+            let known = self.groups.get(group)?;
+            Some(Stop::Withheld {
+                resolved: name,
+                remaining: at.suffix(depth),
+                group: group.clone(),
+                epoch: known.epoch,
+                withheld: known.withheld.clone()?,
+            })
+        })
     }
 
     fn refuse_withheld(&self, bound: &Binding, remaining: Name) -> Result<(), Stop> {

@@ -233,6 +233,7 @@ impl Builder {
                 revision,
                 tree: Tree::new(),
                 groups: OrdMap::new(),
+                promised: OrdMap::new(),
                 operations: Operations::default(),
                 history: History::after(revision),
             },
@@ -264,6 +265,7 @@ impl Builder {
             revision: stored.revision,
         };
         self.check_group(&group)?;
+        self.directory.promise(&stored.name, &group);
         let groups = &mut self.directory.groups;
         if groups.insert(stored.name, Arc::new(group)).is_some() {
             return Err("a group comes twice");

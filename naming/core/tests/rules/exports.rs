@@ -1,5 +1,6 @@
 //! Publishing and withdrawing, one story for each rule.
 
+use daymark_naming_core::Directory;
 use daymark_naming_proto::{
     Epoch, Evidence, Export, NamingError, Object, Owner, Revision, UnavailableReason, WatchMessage,
     WithdrawReason, Write,
@@ -320,4 +321,48 @@ fn a_watch_begins_with_withheld_names_as_withheld() {
             message
         );
     }
+}
+
+#[test]
+fn names_announced_by_a_group_that_promotes_for_the_first_time_are_promoting_until_it_publishes() {
+    let mut story = Story::new();
+    let lease = story.joined("orders", "kkam");
+    let standby = refused_lookup(&story, "A");
+    assert_eq!(
+        standby, "NameNotFound",
+        "a standby announces, it promises nothing"
+    );
+    let epoch = story.claimed("orders", "kkam");
+    assert_eq!(story.unavailable("A"), UnavailableReason::Promoting);
+    assert_eq!(story.unavailable("A/below"), UnavailableReason::Promoting);
+    assert_eq!(refused_lookup(&story, "B"), "NameNotFound");
+    let restored = Directory::from_snapshot(&story.directory.to_snapshot()).expect("a snapshot");
+    assert_eq!(restored.lookup(&name("A")), story.lookup("A"));
+    changed(story.publish("orders", "kkam", epoch, &[("B", "1")]));
+    assert_eq!(refused_lookup(&story, "A"), "NameNotFound");
+    assert_eq!(story.object("B"), queue("1"));
+    changed(story.end_lease("orders", "kkam", lease));
+    assert_eq!(refused_lookup(&story, "A"), "NameNotFound");
+}
+
+#[test]
+fn a_promotion_that_ends_without_exports_promises_nothing_any_more() {
+    let mut story = Story::new();
+    let lease = story.joined("orders", "kkam");
+    story.claimed("orders", "kkam");
+    changed(story.end_lease("orders", "kkam", lease));
+    assert_eq!(refused_lookup(&story, "A"), "NameNotFound");
+}
+
+#[test]
+fn an_announced_name_that_somebody_bound_by_hand_is_found() {
+    let mut story = Story::new();
+    story.joined("orders", "kkam");
+    story.claimed("orders", "kkam");
+    changed(story.bind("A", queue("by hand")));
+    assert_eq!(story.object("A"), queue("by hand"));
+}
+
+fn refused_lookup(story: &Story, text: &str) -> &'static str {
+    story.lookup(text).expect_err("nothing there").code()
 }
