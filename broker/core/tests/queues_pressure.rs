@@ -44,6 +44,7 @@ impl Sender {
                 | Action::Confirmed { .. }
                 | Action::Drained { .. }
                 | Action::Committed { .. }
+                | Action::RolledBack { .. }
                 | Action::Ended { .. } => panic!("{action:?} is not for a producer"),
             }
         }

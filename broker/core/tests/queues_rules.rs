@@ -54,6 +54,7 @@ fn deliveries(queues: &mut Machine, owner: OwnerId) -> Vec<Delivery<u8>> {
         | Action::Credit { .. }
         | Action::Drained { .. }
         | Action::Committed { .. }
+        | Action::RolledBack { .. }
         | Action::Ended { .. } => None,
     };
     outbox(queues, owner).into_iter().filter_map(delivery).collect()
@@ -245,6 +246,7 @@ fn credit(queues: &mut Machine, owner: OwnerId) -> Option<u32> {
         | Action::Confirmed { .. }
         | Action::Drained { .. }
         | Action::Committed { .. }
+        | Action::RolledBack { .. }
         | Action::Ended { .. } => None,
     };
     outbox(queues, owner).into_iter().filter_map(given).next_back()

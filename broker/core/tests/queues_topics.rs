@@ -423,3 +423,65 @@ fn a_temporary_topic_goes_with_its_owner_and_nothing_of_it_is_stored() {
     world.restart();
     assert_eq!(world.queues.message_count(), 1);
 }
+
+#[test]
+fn settings_made_while_serving_survive_restarts_and_compactions() {
+    let mut world = World::new();
+    let bounded = |max_messages, lifetime| QueueSettings {
+        limits: QueueLimits {
+            max_messages,
+            max_bytes: 70,
+        },
+        when_full: WhenFull::DropOldest,
+        max_delivery_attempts: 3,
+        dead_letter: None,
+        expiry: Some("late".into()),
+        lifetime,
+    };
+    let (set, passing) = (bounded(5, Lifetime::default()), bounded(5, Lifetime::Unused));
+    world.queues.declare("q", QueueSettings::default()).unwrap();
+    world.queues.declare("q", set.clone()).unwrap();
+    world.queues.declare("passing", passing.clone()).unwrap();
+    world.queues.declare("again", set.clone()).unwrap();
+    world.topic("t");
+    let subscription = lasting("s", "t");
+    world.queues.subscribe(world.owner, subscription).unwrap();
+    world.queues.declare_topic("t", set.clone()).unwrap();
+    world.store();
+    for round in 0..3 {
+        if round == 1 {
+            // Back to what is usual, which is stored as well.
+            world.queues.declare("again", QueueSettings::default()).unwrap();
+        }
+        if round == 2 {
+            world.compact();
+        }
+        world.store();
+        world.restart();
+        let settings = |id: Option<QueueId>| world.queues.settings_of(id.unwrap()).cloned().unwrap();
+        assert_eq!(settings(world.queues.find("q")), set);
+        assert_eq!(settings(world.queues.find("passing")), passing);
+        assert_eq!(settings(world.queues.find_topic("t")), set);
+        let (_, _, subscribed) = world.queues.subscriptions().next().unwrap();
+        assert_eq!(settings(Some(subscribed)), set);
+        let again = settings(world.queues.find("again"));
+        assert_eq!(again == QueueSettings::default(), round > 0);
+    }
+}
+
+#[test]
+fn a_queue_under_a_number_that_was_used_before_has_nothing_of_its_predecessor() {
+    let mut world = World::new();
+    let set = QueueSettings {
+        max_delivery_attempts: 3,
+        ..QueueSettings::default()
+    };
+    let first = world.queues.declare("first", set).unwrap();
+    world.store();
+    world.queues.delete(first, false).unwrap();
+    world.queue("second");
+    world.store();
+    world.restart();
+    let second = world.queues.find("second").unwrap();
+    assert_eq!(world.queues.settings_of(second), Some(&QueueSettings::default()));
+}

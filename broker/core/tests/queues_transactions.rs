@@ -3,8 +3,8 @@
 mod queues_support;
 
 use daymark_broker_core::queues::{
-    Action, Arrival, ConsumerOptions, DuplicateId, Lifetime, Limits, MESSAGE_OVERHEAD, QueueId, QueueLimits,
-    QueueSettings, Refused, Settlement, TransactionId, WhenFull,
+    Action, Arrival, ConsumerOptions, DuplicateId, Lifetime, Limits, MESSAGE_OVERHEAD, ProducerId, QueueId,
+    QueueLimits, QueueSettings, Refused, Settlement, TransactionId, WhenFull,
 };
 use queues_support::{World, durable, text};
 
@@ -133,7 +133,7 @@ fn a_duplicate_voids_the_whole_transaction_and_says_so() {
         } else {
             world.send(out, named("y"));
         }
-        let refused = world.queues.commit(world.owner, transaction, 9, Some(1));
+        let refused = world.queues.commit(world.owner, transaction, 9, None);
         assert_eq!(
             refused,
             Err(Refused::DuplicateInTransaction { queue: "out".into() })
@@ -292,4 +292,43 @@ fn what_is_committed_together_may_empty_a_queue_and_fill_it_again() {
     world.restart();
     let queue = world.queues.find("passing").expect("it holds a message");
     assert_eq!(world.look(queue), ["new"]);
+}
+
+#[test]
+fn a_commit_is_told_to_be_a_repetition_only_after_what_it_repeats_is_durable() {
+    let mut world = World::new();
+    let queue = world.queue("q");
+    let producer = world.producer(queue);
+    commit_same(&mut world, producer, 1);
+    commit_same(&mut world, producer, 2);
+    let upto = world.close().unwrap();
+    commit_same(&mut world, producer, 3);
+    let told = |world: &mut World| {
+        let mut actions = Vec::new();
+        world.queues.take_outbox(world.owner, &mut actions);
+        actions.retain(|action| !matches!(action, Action::Credit { .. }));
+        actions
+    };
+    assert_eq!(told(&mut world), [], "nothing is durable");
+    world.queues.durable(upto);
+    let again = |delivery| Action::RolledBack {
+        link: 9,
+        delivery,
+        why: Refused::DuplicateInTransaction { queue: "q".into() },
+    };
+    let committed = Action::Committed { link: 9, delivery: 1 };
+    assert_eq!(told(&mut world), [committed, again(2), again(3)]);
+    commit_same(&mut world, producer, 4);
+    assert_eq!(told(&mut world), [again(4)]);
+    assert_eq!(world.queues.message_count(), 1);
+}
+
+/// Commits a message that has always the same id.
+fn commit_same(world: &mut World, producer: ProducerId, delivery: u64) {
+    let transaction = world.queues.begin(world.owner).unwrap();
+    let (queues, owner) = (&mut world.queues, world.owner);
+    queues
+        .publish_in(transaction, producer, None, named("x"))
+        .unwrap();
+    queues.commit(owner, transaction, 9, Some(delivery)).unwrap();
 }

@@ -4,6 +4,7 @@
 //! order, and become durable in order. Invariant: a waiter is told only after its position is durable.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::record::Record;
 use super::types::{OwnerId, Positions, ProducerId, Settlement};
@@ -12,7 +13,7 @@ use super::types::{OwnerId, Positions, ProducerId, Settlement};
 pub(super) const RECORD_OVERHEAD: u64 = 32;
 
 /// Someone to be told when a position is durable.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Waiter<L, D> {
     pub(super) owner: OwnerId,
     pub(super) link: L,
@@ -21,7 +22,7 @@ pub(super) struct Waiter<L, D> {
 }
 
 /// What somebody waits for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Stored {
     /// A message of this producer.
     Message(ProducerId),
@@ -29,6 +30,8 @@ pub(super) enum Stored {
     Settlement(Settlement),
     /// A transaction.
     Transaction,
+    /// The first copy of a message for this queue, which a transaction was rolled back for.
+    FirstCopy(Arc<str>),
 }
 
 #[derive(Debug)]
@@ -172,7 +175,8 @@ impl<L: Copy, D: Copy> Batches<L, D> {
         Some(positions)
     }
 
-    /// Takes out one batch that is durable up to `upto`; its waiters go back with [`recycle`](Self::recycle).
+    /// Takes out one batch that is durable up to `upto`; the list of its waiters goes back, empty, with
+    /// [`recycle`](Self::recycle).
     pub(super) fn pop_durable(&mut self, upto: u64) -> Option<Vec<Waiter<L, D>>> {
         if self.in_flight.front()?.last > upto {
             return None;
@@ -183,9 +187,8 @@ impl<L: Copy, D: Copy> Batches<L, D> {
         Some(done.waiters)
     }
 
-    pub(super) fn recycle(&mut self, mut waiters: Vec<Waiter<L, D>>) {
+    pub(super) fn recycle(&mut self, waiters: Vec<Waiter<L, D>>) {
         if self.spare.len() < SPARE_LISTS {
-            waiters.clear();
             self.spare.push(waiters);
         }
     }

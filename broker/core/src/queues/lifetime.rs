@@ -32,8 +32,14 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         self.names.get(name).map(|&number| self.id_of(number))
     }
 
-    /// The queue of this name, made if there is none; `settings` replace those it had. A queue that goes with
-    /// its owner stays so, and no other becomes one.
+    /// What a queue, topic or subscription is set to.
+    #[must_use]
+    pub fn settings_of(&self, queue: QueueId) -> Option<&QueueSettings> {
+        self.living(queue).map(|found| &found.settings)
+    }
+
+    /// The queue of this name, made if there is none; `settings` replace those it had, and are stored. A
+    /// queue that goes with its owner stays so, and no other becomes one.
     ///
     /// # Errors
     /// [`Refused::TooManyQueues`]; [`Refused::Nameless`] if the name is empty; [`Refused::Gone`] if it should
@@ -72,22 +78,24 @@ impl<L: Copy, D: Copy> Queues<L, D> {
 
     pub(super) fn change(&mut self, number: u32, settings: QueueSettings) {
         let found = &mut self.queues[number as usize].settings;
-        let before = found.lifetime;
         let bound = |lifetime| matches!(lifetime, Lifetime::Owner(_));
-        let lifetime = if bound(before) || bound(settings.lifetime) {
-            before
+        let lifetime = if bound(found.lifetime) || bound(settings.lifetime) {
+            found.lifetime
         } else {
             settings.lifetime
         };
-        *found = QueueSettings { lifetime, ..settings };
-        if lifetime != before {
-            self.record_queue(number);
+        let settings = QueueSettings { lifetime, ..settings };
+        if *found == settings {
+            return;
         }
+        *found = settings;
+        self.record_name(number);
+        self.record_settings(number);
         self.settings_changed(number);
     }
 
     /// Producers that wait for room go on if the new settings give it.
-    pub(super) fn settings_changed(&mut self, number: u32) {
+    fn settings_changed(&mut self, number: u32) {
         let queue = &mut self.queues[number as usize];
         if queue.counts.held && (queue.settings.when_full != WhenFull::Block || queue.has_room()) {
             queue.counts.held = false;
@@ -128,8 +136,20 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         number
     }
 
-    /// Records that the queue exists, if that is to survive.
+    /// Records that the queue exists and what it is set to, if that is to survive.
     pub(super) fn record_queue(&mut self, number: u32) {
+        self.record_name(number);
+        let settings = &self.queues[number as usize].settings;
+        let usual = QueueSettings {
+            lifetime: settings.lifetime,
+            ..QueueSettings::default()
+        };
+        if *settings != usual {
+            self.record_settings(number);
+        }
+    }
+
+    fn record_name(&mut self, number: u32) {
         let queue = &self.queues[number as usize];
         if !queue.is_stored() {
             return;
@@ -150,6 +170,18 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             Kind::Free => return,
         };
         self.batches.push(record, bytes);
+    }
+
+    fn record_settings(&mut self, number: u32) {
+        let queue = &self.queues[number as usize];
+        if queue.is_stored() {
+            let settings = Box::new(queue.settings.clone());
+            let record = Record::Settings {
+                queue: number,
+                settings,
+            };
+            self.batches.push(record, 0);
+        }
     }
 
     /// Deletes a queue or topic with everything in it, and returns how many messages that were. Its links

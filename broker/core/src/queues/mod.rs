@@ -209,9 +209,9 @@ impl<L: Copy, D: Copy> Queues<L, D> {
 
     /// The store made everything up to this position durable.
     pub fn durable(&mut self, upto: u64) {
-        while let Some(waiters) = self.batches.pop_durable(upto) {
-            for waiter in &waiters {
-                self.tell(*waiter);
+        while let Some(mut waiters) = self.batches.pop_durable(upto) {
+            for waiter in waiters.drain(..) {
+                self.tell(waiter);
             }
             self.batches.recycle(waiters);
         }
@@ -239,6 +239,10 @@ impl<L: Copy, D: Copy> Queues<L, D> {
                 settlement,
             },
             batch::Stored::Transaction => Action::Committed { link, delivery },
+            batch::Stored::FirstCopy(queue) => {
+                let why = Refused::DuplicateInTransaction { queue };
+                Action::RolledBack { link, delivery, why }
+            }
         };
         self.post(owner, action);
     }

@@ -56,13 +56,16 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         match stored {
             Some(true) => self.batches.wait(waiter),
             Some(false) => self.tell(waiter),
-            // The first one may still be on its way to the store.
-            None => {
-                let told = self.batches.wait_for_all(waiter);
-                told.into_iter().for_each(|waiter| self.tell(waiter));
-            }
+            None => self.tell_after_first_copy(waiter),
         }
         Ok(())
+    }
+
+    /// Something was stored before, and may still be on its way to the store.
+    pub(super) fn tell_after_first_copy(&mut self, waiter: Waiter<L, D>) {
+        if let Some(waiter) = self.batches.wait_for_all(waiter) {
+            self.tell(waiter);
+        }
     }
 
     /// Counts a message against its producer's credit and says where it is to go.

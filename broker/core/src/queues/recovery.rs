@@ -11,10 +11,7 @@ use super::batch::{Batches, RECORD_OVERHEAD};
 use super::duplicates::DuplicateId;
 use super::groups::Group;
 use super::queue::{Message, Queue};
-use super::record::{
-    Extras, NO_TOPIC, RecordError, Reference, Stored, StoredSubscription, attempt_counts, references,
-    settled_ids,
-};
+use super::record::{Extras, NO_TOPIC, Record, RecordError, Reference, StoredSubscription};
 use super::time::Extra;
 use super::topics::{Kind, Routes, Wanted};
 use super::types::{DeadLetter, Lifetime, Limits, QueueSettings};
@@ -109,18 +106,17 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
     /// # Errors
     /// [`RecordError`] if it cannot be understood. The queues are of no use then.
     pub fn record(&mut self, position: u64, kind: u8, body: &[u8]) -> Result<(), RecordError> {
-        match Stored::decode(kind, body)? {
-            Stored::Queue {
+        match Record::decode(kind, body, |payload| self.copies.copy(payload))? {
+            Record::Queue {
                 queue,
                 name,
                 lifetime,
-            } => return self.name(kind, queue, name, Some(lifetime)),
-            Stored::Topic { queue, name } => return self.name(kind, queue, name, None),
-            Stored::Subscription { queue, subscription } => {
-                return self.subscription(kind, queue, subscription);
-            }
-            Stored::Deleted { queue } => return self.deleted(queue),
-            Stored::Message {
+            } => self.name(kind, queue, &name, Some(lifetime)),
+            Record::Topic { queue, name } => self.name(kind, queue, &name, None),
+            Record::Subscription { queue, subscription } => self.subscription(kind, queue, *subscription),
+            Record::Settings { queue, settings } => self.settings(queue, *settings),
+            Record::Deleted { queue } => self.deleted(queue),
+            Record::Message {
                 id,
                 queue,
                 priority,
@@ -130,13 +126,13 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
                 payload,
             } => {
                 self.duplicate(queue, duplicate_id, position)?;
-                let payload = self.copies.copy(payload);
                 self.queues.stored_bytes += payload.len() as u64 + RECORD_OVERHEAD;
                 let mut message = Message::new(payload, id, position, queue, priority);
                 message.set_delivery_count(delivery_count);
                 self.message(message, extras.as_deref());
+                Ok(())
             }
-            Stored::Published {
+            Record::Published {
                 first,
                 topic,
                 priority,
@@ -148,19 +144,24 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
                 if topic != NO_TOPIC {
                     self.duplicate(topic, duplicate_id, position)?;
                 }
-                let payload = self.copies.copy(payload);
                 let pattern = Message::new(payload, first, position, NONE, priority);
-                self.published(&pattern, extras.as_deref(), references)?;
+                self.published(&pattern, extras.as_deref(), &references)
             }
-            Stored::Settled { ids } => settled_ids(ids).for_each(|id| self.forget(id)),
-            Stored::Attempts { counts } => {
-                attempt_counts(counts).for_each(|(id, count)| self.attempt(id, count));
+            Record::Settled { ids } => {
+                ids.into_iter().for_each(|id| self.forget(id));
+                Ok(())
             }
-            Stored::Duplicates { queue, ids } => return self.window(queue, ids, position),
-            Stored::Moved { id, new, queue, why } => return self.moved(id, new, queue, why),
-            Stored::Key { key } => self.queues.key = Some(key),
+            Record::Attempts { counts } => {
+                counts.into_iter().for_each(|(id, count)| self.attempt(id, count));
+                Ok(())
+            }
+            Record::Duplicates { queue, ids } => self.window(queue, ids, position),
+            Record::Moved { id, new, queue, why } => self.moved(id, new, queue, why),
+            Record::Key { key } => {
+                self.queues.key = Some(key);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// A queue with a lifetime, or a topic.
@@ -207,7 +208,7 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
         };
         match &self.queues.queues[number as usize].kind {
             Kind::Free => {
-                let settings = QueueSettings::default();
+                let settings = self.queues.queues[number as usize].settings.clone();
                 self.queues.enter_subscription(wanted, settings, Some(number));
                 Ok(())
             }
@@ -215,6 +216,17 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
             Kind::Subscription(found) if found.key == wanted.key && found.is_same(&wanted) => Ok(()),
             Kind::Subscription(_) | Kind::Queue | Kind::Topic(_) => Err(malformed),
         }
+    }
+
+    /// They may come before the name, as that may.
+    fn settings(&mut self, number: u32, settings: QueueSettings) -> Result<(), RecordError> {
+        self.place(number)?;
+        let found = &mut self.queues.queues[number as usize].settings;
+        *found = QueueSettings {
+            lifetime: found.lifetime,
+            ..settings
+        };
+        Ok(())
     }
 
     /// What was in it is recorded as settled in the same batch.
@@ -279,15 +291,14 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
         &mut self,
         pattern: &Message,
         extras: Option<&Extras>,
-        stored: &[u8],
+        references: &[Reference],
     ) -> Result<(), RecordError> {
-        if stored.is_empty() {
+        if references.is_empty() {
             return Ok(());
         }
         self.queues.stored_bytes += pattern.size() + RECORD_OVERHEAD;
-        let several = stored.len() as u64 > Reference::BYTES;
-        let group = several.then(|| self.queues.groups.insert(Group::new(pattern.id)).index);
-        for reference in references(stored) {
+        let group = (references.len() > 1).then(|| self.queues.groups.insert(Group::new(pattern.id)).index);
+        for reference in references {
             self.place(reference.queue)?;
             let id = pattern.id + u64::from(reference.offset);
             let payload = pattern.payload.clone();
@@ -303,7 +314,7 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
         Ok(())
     }
 
-    fn moved(&mut self, id: u64, new: u64, queue: u32, why: DeadLetter) -> Result<(), RecordError> {
+    fn moved(&mut self, id: u64, new: u64, queue: u32, why: Arc<DeadLetter>) -> Result<(), RecordError> {
         self.place(queue)?;
         self.highest_id = self.highest_id.max(new);
         let Some(index) = self.places.remove(&id) else {
@@ -321,7 +332,7 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
             self.queues.stored_bytes += size + RECORD_OVERHEAD;
         }
         self.queues.extras.remove(index);
-        self.queues.extras.entry(index).dead_letter = Some(Arc::new(why));
+        self.queues.extras.entry(index).dead_letter = Some(why);
         let earlier = self.places.insert(new, index);
         self.remove(earlier);
         Ok(())

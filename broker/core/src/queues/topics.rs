@@ -127,10 +127,8 @@ impl<L: Copy, D: Copy> Queues<L, D> {
     pub fn declare_topic(&mut self, name: &str, settings: QueueSettings) -> Result<QueueId, Refused> {
         check(name, false)?;
         for &number in self.router.find(name).iter() {
-            let queue = &mut self.queues[number as usize];
-            if *queue.name == *name {
-                queue.settings = settings.clone();
-                self.settings_changed(number);
+            if *self.queues[number as usize].name == *name {
+                self.change(number, settings.clone());
             }
         }
         if let Some(id) = self.find_topic(name) {

@@ -199,11 +199,13 @@ impl<L: Copy, D: Copy> Queues<L, D> {
     }
 
     /// Makes everything in the transaction happen, at once and together. With `confirm` its owner is told on
-    /// `link` when that will survive a crash.
+    /// `link` when that will survive a crash; or that a message in it was stored before and nothing happened,
+    /// when that message will survive a crash.
     ///
     /// # Errors
-    /// Nothing happened and the transaction is rolled back: [`Refused::DuplicateInTransaction`],
-    /// [`Refused::TransactionTimedOut`], [`Refused::QueueFull`], or what went wrong in it before.
+    /// Nothing happened and the transaction is rolled back: [`Refused::TransactionTimedOut`],
+    /// [`Refused::QueueFull`], what went wrong in it before, or, without `confirm`,
+    /// [`Refused::DuplicateInTransaction`].
     /// [`Refused::Gone`] without such a transaction of this owner.
     pub fn commit(
         &mut self,
@@ -212,10 +214,22 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         link: L,
         confirm: Option<D>,
     ) -> Result<(), Refused> {
+        let waiter = |delivery, stored| Waiter {
+            owner,
+            link,
+            delivery,
+            stored,
+        };
         let possible = self.usable(transaction, owner).map(|_| ());
         if let Err(why) = possible.and_then(|()| self.check_commit(transaction)) {
             let _ = self.rollback(owner, transaction);
-            return Err(why);
+            return match (why, confirm) {
+                (Refused::DuplicateInTransaction { queue }, Some(delivery)) => {
+                    self.tell_after_first_copy(waiter(delivery, Stored::FirstCopy(queue)));
+                    Ok(())
+                }
+                (why, _) => Err(why),
+            };
         }
         let Some(done) = self.close_transaction(transaction.0) else {
             return Err(Refused::Gone("the transaction"));
@@ -229,13 +243,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             lasting |= matches!(self.take_in(queue.0, owner, arrival, true), Ok(true));
             self.await_no_more(queue);
         }
-        let waiter = confirm.map(|delivery| Waiter {
-            owner,
-            link,
-            delivery,
-            stored: Stored::Transaction,
-        });
-        match waiter {
+        match confirm.map(|delivery| waiter(delivery, Stored::Transaction)) {
             Some(waiter) if lasting => self.batches.wait(waiter),
             Some(waiter) => self.tell(waiter),
             None => {}

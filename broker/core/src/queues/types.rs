@@ -336,6 +336,16 @@ pub enum Action<L, D> {
         /// The peer's name for the commit.
         delivery: D,
     },
+    /// Tell a peer that its transaction was rolled back because a message in it was stored before, which will
+    /// survive.
+    RolledBack {
+        /// The link it was to be committed on.
+        link: L,
+        /// The peer's name for the commit.
+        delivery: D,
+        /// [`Refused::DuplicateInTransaction`].
+        why: Refused,
+    },
     /// End a link: its queue was deleted.
     Ended {
         /// The link.

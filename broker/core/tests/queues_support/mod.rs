@@ -163,6 +163,7 @@ impl World {
             | Action::Credit { .. }
             | Action::Drained { .. }
             | Action::Committed { .. }
+            | Action::RolledBack { .. }
             | Action::Ended { .. } => None,
         };
         actions.filter_map(delivery).collect()

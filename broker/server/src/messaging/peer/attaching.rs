@@ -314,7 +314,7 @@ impl Peer {
         let config = &self.shared.config;
         let (address, kind) = attach::unprefixed(config, &place.address, place.kind);
         if address == DRILL_ADDRESS && kind != Some(Kind::Topic) {
-            // Recovered without its settings, it has them again as soon as it is used.
+            // Any client may make it, and nobody may give it other settings.
             let made = state.queues.declare(address, drill_queue());
             return made.map(|id| (id, Kind::Queue)).map_err(refused);
         }

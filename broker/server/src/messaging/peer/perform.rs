@@ -8,6 +8,7 @@ use daymark_amqp::{
 use daymark_broker_core::queues::{Action, ConsumerId, DeadLetter, Delivery, MessageRef, Reason, Settlement};
 
 use super::super::rewrite::with_annotations;
+use super::transactions::rolled_back;
 use super::{COORDINATOR_CREDIT, Input, Link, Peer, Reply, reject};
 
 impl Peer {
@@ -41,6 +42,9 @@ impl Peer {
                 Action::Drained { link, .. } => self.drained(link),
                 Action::Committed { link, delivery } => {
                     let _ = self.amqp.settle(link, delivery, DeliveryState::ACCEPTED, true);
+                }
+                Action::RolledBack { link, delivery, why } => {
+                    reject(&mut self.amqp, link, delivery, rolled_back(&why));
                 }
                 Action::Ended { link } => self.end(link),
             }

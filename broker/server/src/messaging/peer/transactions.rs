@@ -104,7 +104,7 @@ impl Peer {
 }
 
 /// What a peer is told when its commit did not happen.
-fn rolled_back(refused: &daymark_broker_core::queues::Refused) -> AmqpError {
+pub(super) fn rolled_back(refused: &daymark_broker_core::queues::Refused) -> AmqpError {
     use daymark_amqp::{Symbol, Value};
     use daymark_broker_core::queues::Refused;
 
