@@ -4,8 +4,8 @@
 mod queues_support;
 
 use daymark_broker_core::queues::{
-    Action, ConsumerOptions, Limits, MESSAGE_OVERHEAD, OwnerId, ProducerId, QueueId, QueueLimits,
-    QueueSettings, Settlement, Subscription, SubscriptionKey, WhenFull,
+    Action, Arrival, ConsumerOptions, DuplicateId, Limits, MESSAGE_OVERHEAD, OwnerId, ProducerId, QueueId,
+    QueueLimits, QueueSettings, Settlement, Subscription, SubscriptionKey, WhenFull,
 };
 use queues_support::{World, durable};
 
@@ -309,5 +309,48 @@ fn a_consumer_without_credit_or_that_settles_nothing_costs_no_memory_of_its_own(
         for queue in from {
             assert_eq!(consume(&mut world, queue, 1_000_000) as u64, senders[0].sent);
         }
+    }
+}
+
+fn named(id: &str) -> Arrival {
+    Arrival {
+        duplicate_id: DuplicateId::new(id.as_bytes()).ok(),
+        ..durable("x")
+    }
+}
+
+#[test]
+fn duplicate_ids_count_as_memory_and_never_take_more_than_a_quarter_of_it() {
+    let limits = Limits {
+        max_bytes: 100_000,
+        ..Limits::default()
+    };
+    let mut world = World::with(limits);
+    let (small, large) = (world.queue("small"), world.queue("large"));
+    (0..20).for_each(|n| world.send(small, named(&format!("id-{n}"))));
+    let few = world.queues.duplicate_bytes();
+    assert!(few > 20 * 100, "{few}");
+    for n in 0..2_000 {
+        world.send(large, named(&format!("id-{n}")));
+        consume(&mut world, large, 10);
+        assert!(world.queues.duplicate_bytes() <= 25_000);
+    }
+    assert!(world.queues.duplicate_bytes() > 10_000, "what there is is used");
+    let known = |world: &mut World, queue: QueueId, n: u32| {
+        let before = world.queues.counts_of(queue).unwrap().duplicates;
+        world.send(queue, named(&format!("id-{n}")));
+        world.queues.counts_of(queue).unwrap().duplicates > before
+    };
+    assert!(known(&mut world, small, 0), "few ids of one queue stay");
+    assert!(known(&mut world, large, 1_999) && known(&mut world, large, 1_950));
+    assert!(!known(&mut world, large, 0), "the oldest of the longest goes");
+    world.queues.delete(large, false).unwrap();
+    assert_eq!(world.queues.duplicate_bytes(), few);
+    for round in 0..2 {
+        let beside_messages = world.queues.needed_bytes() - world.queues.stored_bytes();
+        assert!(beside_messages > 20 * 6, "the store needs the ids as well");
+        assert_eq!(world.queues.duplicate_bytes(), few, "after {round} restarts");
+        world.compact();
+        world.restart();
     }
 }

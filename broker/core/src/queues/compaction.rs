@@ -159,7 +159,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
     #[must_use]
     pub fn needed_bytes(&self) -> u64 {
         let queues = self.queues.len() as u64 * RECORD_OVERHEAD;
-        self.stored_bytes + queues
+        self.stored_bytes + self.windows.stored + queues
     }
 }
 

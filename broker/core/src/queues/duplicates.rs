@@ -1,12 +1,20 @@
-//! The duplicate window of one queue: a ring of the latest duplicate ids.
+//! The duplicate window of each queue: a ring of the latest duplicate ids.
 //!
 //! It decides whether a message was stored before. It forgets the oldest id when a new one needs its place.
+//! Invariant: all windows together take no more than a quarter of what messages may take, unless one id of each
+//! takes more.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, DefaultHasher, Hasher};
+use std::ops::{AddAssign, SubAssign};
+
+use super::Queues;
 
 /// Longest duplicate id in bytes; the driver refuses longer ones.
 pub const MAX_DUPLICATE_ID_BYTES: usize = 255;
+
+/// What an id takes in memory beside its text, roughly: a place in the ring and one in the set.
+const ID_OVERHEAD: u64 = 112;
 
 /// What a sender calls a message so that sending it again stores it once.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +65,17 @@ impl DuplicateId {
         }
     }
 
+    fn sizes(&self, position: u64) -> Sizes {
+        let (text, stored) = match &self.0 {
+            Form::Hex(_) => (0, 17),
+            Form::Text(bytes) => (bytes.len() as u64, bytes.len() as u64 + 1),
+        };
+        Sizes {
+            memory: ID_OVERHEAD + 2 * text,
+            stored: if position == 0 { 0 } else { stored },
+        }
+    }
+
     /// Takes one stored id off the front of `bytes`.
     pub(super) fn decode(bytes: &mut &[u8]) -> Option<Self> {
         let (&length, rest) = bytes.split_first()?;
@@ -84,11 +103,34 @@ fn parse_hex(bytes: &[u8]) -> Option<u128> {
     })
 }
 
+/// Bytes that ids take.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sizes {
+    pub(super) memory: u64,
+    /// In the store.
+    pub(super) stored: u64,
+}
+
+impl AddAssign for Sizes {
+    fn add_assign(&mut self, other: Self) {
+        self.memory += other.memory;
+        self.stored += other.stored;
+    }
+}
+
+impl SubAssign for Sizes {
+    fn sub_assign(&mut self, other: Self) {
+        self.memory -= other.memory;
+        self.stored -= other.stored;
+    }
+}
+
 /// The latest ids of one queue, with the journal position that holds each (0: in memory only).
 #[derive(Debug, Default)]
 pub(super) struct DuplicateWindow {
     order: VecDeque<(DuplicateId, u64)>,
     known: HashSet<DuplicateId, Keyed>,
+    sizes: Sizes,
 }
 
 /// Hashes with a key nobody outside knows, so that nobody can choose ids that all fall into one place. The
@@ -121,12 +163,34 @@ impl DuplicateWindow {
         if !self.known.insert(id.clone()) {
             return;
         }
+        self.sizes += id.sizes(position);
         self.order.push_back((id, position));
         while self.order.len() > capacity {
-            if let Some((oldest, _)) = self.order.pop_front() {
-                self.known.remove(&oldest);
-            }
+            self.forget_oldest();
         }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((oldest, position)) = self.order.pop_front() {
+            self.known.remove(&oldest);
+            self.sizes -= oldest.sizes(position);
+        }
+    }
+
+    /// Forgets the oldest ids until the others take no more than `bytes`, or one is left.
+    fn shrink_to(&mut self, bytes: u64) {
+        if self.sizes.memory <= bytes {
+            return;
+        }
+        while self.sizes.memory > bytes && self.order.len() > 1 {
+            self.forget_oldest();
+        }
+        self.order.shrink_to_fit();
+        self.known.shrink_to_fit();
+    }
+
+    pub(super) const fn sizes(&self) -> Sizes {
+        self.sizes
     }
 
     /// Adds an id read back from the store, which was new when it was stored. Nothing is known before
@@ -144,6 +208,10 @@ impl DuplicateWindow {
         known.reserve(self.order.len());
         // An id may be there twice if the window was smaller when it was stored.
         self.order.retain(|(id, _)| known.insert(id.clone()));
+        self.sizes = Sizes::default();
+        for (id, position) in &self.order {
+            self.sizes += id.sizes(*position);
+        }
     }
 
     pub(super) fn clear(&mut self) {
@@ -167,6 +235,41 @@ impl DuplicateWindow {
         for (_, at) in self.order.iter_mut().filter(|(_, at)| *at != 0) {
             *at = position;
         }
+    }
+}
+
+impl<L: Copy, D: Copy> Queues<L, D> {
+    /// Remembers the id of a message that was stored at `position`, or in memory only.
+    pub(super) fn remember(&mut self, queue: u32, id: DuplicateId, position: u64) {
+        let window = &mut self.queues[queue as usize].duplicates;
+        self.windows -= window.sizes();
+        window.remember(id, position, self.limits.duplicate_window);
+        self.windows += window.sizes();
+        self.bound_windows();
+    }
+
+    /// If all windows together take too much, those that take more than their share forget their oldest ids:
+    /// so much that this is not needed again soon. Producers are not made to wait for that, as nobody takes
+    /// ids away.
+    pub(super) fn bound_windows(&mut self) {
+        let limit = self.limits.max_bytes.min(self.limits.max_stored_bytes) / 4;
+        if self.windows.memory <= limit {
+            return;
+        }
+        let used = |queue: &&super::Queue| !queue.duplicates.order.is_empty();
+        let count = self.queues.iter().filter(used).count() as u64;
+        let share = limit / 4 * 3 / count.max(1);
+        self.windows = Sizes::default();
+        for queue in &mut self.queues {
+            queue.duplicates.shrink_to(share);
+            self.windows += queue.duplicates.sizes();
+        }
+    }
+
+    /// What the duplicate ids of all queues take in memory, roughly.
+    #[must_use]
+    pub const fn duplicate_bytes(&self) -> u64 {
+        self.windows.memory
     }
 }
 

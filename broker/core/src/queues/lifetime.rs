@@ -284,6 +284,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             ..Queue::new("", QueueSettings::default(), Kind::Free)
         };
         let gone = std::mem::replace(queue, freed);
+        self.windows -= gone.duplicates.sizes();
         self.asking.extend(gone.waiting);
         match gone.kind {
             Kind::Queue => {

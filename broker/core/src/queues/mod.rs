@@ -102,6 +102,8 @@ pub struct Queues<L, D> {
     overdue: BTreeSet<(u64, TransactionId)>,
     batches: Batches<L, D>,
     read: ReadProperties,
+    /// What the duplicate windows of all queues take.
+    windows: duplicates::Sizes,
     /// Makes the places of duplicate ids unpredictable.
     key: Option<u128>,
     now: u64,
@@ -143,6 +145,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             overdue: BTreeSet::new(),
             batches: Batches::new(next_position),
             read: walk::read_nothing,
+            windows: duplicates::Sizes::default(),
             key: None,
             now: 0,
             next_id: 1,
@@ -295,9 +298,9 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         self.bytes
     }
 
-    /// What they take in memory.
+    /// What they take in memory, with the duplicate ids.
     fn memory(&self) -> u64 {
-        self.bytes + self.messages.len() as u64 * MESSAGE_OVERHEAD
+        self.bytes + self.messages.len() as u64 * MESSAGE_OVERHEAD + self.windows.memory
     }
 
     /// Bytes of the records a recovery could not do without.

@@ -203,9 +203,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         self.bytes += size;
         self.insert(message, has_extras.then_some((expires_at, deliver_at)));
         if let Some(duplicate_id) = duplicate_id {
-            let to = &mut self.queues[number as usize];
-            to.duplicates
-                .remember(duplicate_id, record, self.limits.duplicate_window);
+            self.remember(number, duplicate_id, record);
         }
         record != 0
     }
@@ -246,11 +244,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             self.spread(&fleeting, &arrival, 0);
         }
         if let Some(duplicate_id) = arrival.duplicate_id {
-            self.queues[topic as usize].duplicates.remember(
-                duplicate_id,
-                if lasts { record } else { 0 },
-                self.limits.duplicate_window,
-            );
+            self.remember(topic, duplicate_id, if lasts { record } else { 0 });
         }
         record != 0
     }

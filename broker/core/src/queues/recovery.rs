@@ -383,7 +383,9 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
         for queue in &mut queues.queues {
             queue.duplicates.set_key(key);
             queue.duplicates.recalled();
+            queues.windows += queue.duplicates.sizes();
         }
+        queues.bound_windows();
         Ok(queues)
     }
 }

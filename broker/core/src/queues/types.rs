@@ -13,9 +13,10 @@ use crate::selector::Selector;
 pub struct Limits {
     /// Queues.
     pub max_queues: usize,
-    /// Duplicate ids each queue remembers.
+    /// Duplicate ids each queue remembers. If those of all queues would take more than a quarter of `max_bytes`
+    /// or of `max_stored_bytes`, the queues with most of them remember fewer.
     pub duplicate_window: usize,
-    /// Memory of all messages, [`MESSAGE_OVERHEAD`] for each included; above, producers get no more credit. What
+    /// Memory of all messages, [`MESSAGE_OVERHEAD`] for each included, and of duplicate ids; above, producers get no more credit. What
     /// all producers together have credit for takes no more than half as much again, as far as their latest
     /// messages tell and unless one message of each takes more.
     /// Beyond twice as many, messages are refused: that takes a producer that suddenly sends far larger

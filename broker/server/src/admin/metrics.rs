@@ -49,6 +49,8 @@ fn of_messaging(text: &mut String, stats: &MessagingStats) {
     );
     let help = "Bytes of records that are not yet durable";
     gauge(text, "daymark_pending_bytes", help, stats.pending_bytes);
+    let help = "Bytes of memory that remembered duplicate ids take";
+    gauge(text, "daymark_duplicate_bytes", help, stats.duplicate_bytes);
     for (name, kind, help, value) in OF_QUEUES {
         head(text, name, kind, help);
         for queue in &stats.queues {

@@ -25,11 +25,12 @@ pub struct MessagingConfig {
     /// for one. Default `false`. With `true` every client can create both, up to `max_queues`.
     pub auto_create: bool,
     /// How many duplicate ids each queue remembers. Default 20,000. A message sent again after more than
-    /// that many others is stored twice.
+    /// that many others is stored twice. The ids of all queues take a quarter of `max_bytes` at most: where more
+    /// queues are used with ids than fit, those with most of them remember fewer.
     pub duplicate_window: usize,
     /// Queues, topics and subscriptions, declared and created. Default 10,000.
     pub max_queues: usize,
-    /// Bytes of all messages of all queues, in memory. Default 1 GiB. Above, producers get no more credit.
+    /// Bytes of all messages of all queues and of duplicate ids, in memory. Default 1 GiB. Above, producers get no more credit.
     pub max_bytes: u64,
     /// Bytes of all stored messages, on disk. Default: no limit. Above, producers get no more credit.
     pub max_stored_bytes: Option<u64>,

@@ -245,6 +245,7 @@ impl Messaging {
             messages: state.queues.message_count(),
             bytes: state.queues.byte_count(),
             pending_bytes: state.queues.pending_bytes(),
+            duplicate_bytes: state.queues.duplicate_bytes(),
             queues: queues.collect(),
         }
     }

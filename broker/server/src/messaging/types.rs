@@ -103,6 +103,8 @@ pub struct MessagingStats {
     pub bytes: u64,
     /// Bytes of records the journal has not yet made durable.
     pub pending_bytes: u64,
+    /// What the duplicate ids of all queues take in memory, roughly, in bytes.
+    pub duplicate_bytes: u64,
     /// Every queue, by name.
     pub queues: Vec<QueueStats>,
 }
