@@ -3,11 +3,11 @@
 mod messaging_support;
 
 use daymark_amqp::{
-    AttachOptions, CloseReason, OpenOptions, Sasl, SndSettleMode, Source, Symbol, Value, condition,
+    AttachOptions, CloseReason, Fields, OpenOptions, Sasl, SndSettleMode, Source, Symbol, Value, condition,
 };
 use daymark_broker_server::messaging::{LinkKind, MessagingConfig};
 use daymark_client::proto::BrokerAddress;
-use messaging_support::{Broker, Client, fleeting, one_queue, text};
+use messaging_support::{Broker, Client, delivery_count, durable, fleeting, one_queue, text};
 use tempfile::tempdir;
 
 #[test]
@@ -85,6 +85,36 @@ fn a_connection_that_owes_a_sign_of_life_loses_its_name_to_its_successor() {
     };
     successor.begin();
     successor.sender("q");
+    let reason = silent.closed();
+    assert!(matches!(reason, CloseReason::Remote(Some(_))), "{reason:?}");
+    broker.stop();
+}
+
+#[test]
+fn a_client_that_gave_up_a_silent_connection_finds_what_that_held_in_its_old_order() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let connect = || {
+        let mut client = Client::dial(broker.addr, Sasl::Anonymous);
+        client.open(OpenOptions {
+            properties: Fields::new().with(Symbol::from_static("daymark:instance"), "one"),
+            ..OpenOptions::new("client-1")
+        });
+        client.begin();
+        client
+    };
+    let mut silent = connect();
+    let sender = silent.sender("q");
+    for name in ["a", "b", "c"] {
+        silent.put(sender, durable(name));
+    }
+    silent.receiver("q", 2);
+    let _ = (silent.receive(), silent.receive());
+    let mut successor = connect();
+    successor.receiver("q", 3);
+    let found: Vec<_> = (0..3).map(|_| successor.receive()).collect();
+    assert_eq!(found.iter().map(text).collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!(found.iter().map(delivery_count).collect::<Vec<_>>(), [1, 1, 0]);
     let reason = silent.closed();
     assert!(matches!(reason, CloseReason::Remote(Some(_))), "{reason:?}");
     broker.stop();

@@ -248,9 +248,9 @@ async fn open(
     let mut engine = Engine::client(config(identity, settings), Instant::now());
     let open = OpenOptions {
         hostname: Some(address.host.clone()),
-        // It does not ask to be the only one of its name: what is left of a lost connection must not keep
-        // the next one out.
-        properties: properties(),
+        // It does not ask to be the only one of its name: what is left of a lost connection must not keep the
+        // next one out. The properties say which connections it follows.
+        properties: properties(identity),
         ..OpenOptions::new(identity.container_id.clone())
     };
     // A fresh engine always takes it; were it not so, the handshake timeout ends the attempt.
@@ -286,10 +286,14 @@ fn config(identity: &Identity, settings: &FactorySettings) -> Config {
     }
 }
 
-fn properties() -> Fields {
+fn properties(identity: &Identity) -> Fields {
     Fields::new()
         .with(Symbol::from_static("product"), "daymark-client")
         .with(Symbol::from_static("version"), env!("CARGO_PKG_VERSION"))
+        .with(
+            Symbol::from_static("daymark:instance"),
+            identity.instance.as_str(),
+        )
 }
 
 /// Resolves afresh and connects to the first of its addresses that accepts.

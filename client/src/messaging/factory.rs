@@ -115,6 +115,7 @@ impl ConnectionFactory {
             container_id: options
                 .container_id
                 .unwrap_or_else(|| format!("daymark-{}", DuplicateId::random())),
+            instance: DuplicateId::random().to_string(),
             credentials: options.credentials,
         };
         driver::start(self.clone(), identity).await
@@ -204,6 +205,9 @@ pub(super) struct Identity {
     pub(super) container_id: String,
     /// Whether the program chose the name.
     pub(super) is_named: bool,
+    /// Nobody else says this: by it a broker knows a connection that follows a lost one, of which it may not have
+    /// heard that it is lost.
+    pub(super) instance: String,
     pub(super) credentials: Option<Credentials>,
 }
 

@@ -162,11 +162,11 @@ impl Task {
             if !self.write() {
                 return;
             }
+            if self.peer.is_over() {
+                return;
+            }
             if self.peer.can_resume() {
                 continue;
-            }
-            if self.peer.amqp.is_finished() {
-                return;
             }
             arm(timer.as_mut(), self.peer.next_timeout());
             tokio::select! {

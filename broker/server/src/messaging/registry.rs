@@ -41,6 +41,8 @@ pub(super) struct Entry {
     pub(super) since: SystemTime,
     pub(super) waker: Arc<Notify>,
     container: OnceLock<String>,
+    /// Of which run of a client it is.
+    instance: OnceLock<String>,
     user: OnceLock<String>,
     /// When bytes last came in.
     heard: AtomicU64,
@@ -54,6 +56,8 @@ pub(super) struct Entry {
 pub(super) enum Order {
     /// Close, with this error.
     Close(AmqpError),
+    /// Say this error and be gone at once: a successor waits for the name and for what the connection holds.
+    GiveWay(AmqpError),
     /// End one link, with this error.
     Detach(LinkId, AmqpError),
 }
@@ -81,6 +85,11 @@ impl Entry {
         self.waker.notify_one();
     }
 
+    fn give_way(&self) {
+        let text = "another connection took over this container id, and nothing was heard here";
+        self.order(Order::GiveWay(AmqpError::new(condition::CONNECTION_FORCED, text)));
+    }
+
     /// What the connection was told since it last asked.
     pub(super) fn orders(&self) -> Vec<Order> {
         if !self.ordered.swap(false, Ordering::AcqRel) {
@@ -88,6 +97,16 @@ impl Entry {
         }
         std::mem::take(&mut held(&self.orders))
     }
+}
+
+/// What a connection calls itself.
+#[derive(Debug)]
+pub(super) struct Name<'a> {
+    pub(super) container: &'a str,
+    /// Which run of a client it belongs to, where the client says so: nobody else can know it.
+    pub(super) instance: Option<&'a str>,
+    /// It wants to be the only one of its container id.
+    pub(super) alone: bool,
 }
 
 /// Whether a container id can be had.
@@ -119,6 +138,7 @@ impl Registry {
             since: SystemTime::now(),
             waker,
             container: OnceLock::new(),
+            instance: OnceLock::new(),
             user: OnceLock::new(),
             heard: AtomicU64::new(self.now(Instant::now())),
             ordered: AtomicBool::new(false),
@@ -138,39 +158,42 @@ impl Registry {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Gives the connection its container id. If it wants to be the only one of that id, others are in its
-    /// way: those that owe a sign of life are ended, and it waits for the rest.
-    pub(super) fn claim(&self, entry: &Entry, container: &str, alone: bool, now: Instant) -> Claim {
+    /// Gives the connection its name, once nobody is in its way. If it wants to be the only one of its container
+    /// id, all others are; otherwise its own predecessors are, which have the same `instance`. Of those, the
+    /// predecessors and whoever owes a sign of life are ended; it waits until all of them are gone.
+    pub(super) fn claim(&self, entry: &Entry, name: &Name<'_>, now: Instant) -> Claim {
         let mut inner = held(&self.inner);
-        let holders = inner.containers.get(container).cloned().unwrap_or_default();
-        if alone {
-            let overdue: Vec<u64> = holders
-                .iter()
-                .copied()
-                .filter(|id| self.is_overdue(&inner, *id, now))
-                .collect();
-            for id in &overdue {
-                inner.evict(container, *id);
+        let holders = inner.containers.get(name.container).cloned().unwrap_or_default();
+        let mut is_busy = false;
+        for id in holders {
+            let Some(holder) = inner.open.get(&id) else {
+                continue;
+            };
+            let is_predecessor =
+                name.instance.is_some() && holder.instance.get().map(String::as_str) == name.instance;
+            if is_predecessor || (name.alone && self.is_overdue(holder, now)) {
+                holder.give_way();
             }
-            if overdue.len() < holders.len() {
-                if !inner.waiting.contains(&entry.id) {
-                    inner.waiting.push(entry.id);
-                }
-                return Claim::Busy;
+            is_busy |= is_predecessor || name.alone;
+        }
+        if is_busy {
+            if !inner.waiting.contains(&entry.id) {
+                inner.waiting.push(entry.id);
             }
+            return Claim::Busy;
         }
         inner.waiting.retain(|id| *id != entry.id);
-        let holders = inner.containers.entry(container.to_owned()).or_default();
+        let holders = inner.containers.entry(name.container.to_owned()).or_default();
         holders.push(entry.id);
-        let _ = entry.container.set(container.to_owned());
+        let _ = entry.container.set(name.container.to_owned());
+        if let Some(instance) = name.instance {
+            let _ = entry.instance.set(instance.to_owned());
+        }
         Claim::Granted
     }
 
-    fn is_overdue(&self, inner: &Inner, id: u64, now: Instant) -> bool {
-        let Some(entry) = inner.open.get(&id) else {
-            return true;
-        };
-        let silent = self.now(now).saturating_sub(entry.heard.load(Ordering::Relaxed));
+    fn is_overdue(&self, holder: &Entry, now: Instant) -> bool {
+        let silent = self.now(now).saturating_sub(holder.heard.load(Ordering::Relaxed));
         self.overdue
             .is_some_and(|overdue| Duration::from_millis(silent) > overdue)
     }
@@ -206,15 +229,6 @@ impl Registry {
 }
 
 impl Inner {
-    /// Takes the id away from a connection that seems dead, and ends it.
-    fn evict(&mut self, container: &str, id: u64) {
-        self.free(container, id);
-        if let Some(entry) = self.open.get(&id) {
-            let text = "another connection took over this container id, and nothing was heard here";
-            entry.order(Order::Close(AmqpError::new(condition::CONNECTION_FORCED, text)));
-        }
-    }
-
     fn free(&mut self, container: &str, id: u64) {
         let Some(holders) = self.containers.get_mut(container) else {
             return;
@@ -252,17 +266,25 @@ mod tests {
         registry.add(([127, 0, 0, 1], 5).into(), Arc::new(Notify::new()))
     }
 
+    fn name(container: &str, alone: bool) -> Name<'_> {
+        Name {
+            container,
+            instance: None,
+            alone,
+        }
+    }
+
     #[test]
     fn a_container_id_is_busy_until_its_holder_lets_go() {
         let registry = registry();
         let now = Instant::now();
         let (first, second) = (enter(&registry), enter(&registry));
-        assert_eq!(registry.claim(&first, "a", true, now), Claim::Granted);
-        assert_eq!(registry.claim(&second, "a", true, now), Claim::Busy);
-        assert_eq!(registry.claim(&second, "b", true, now), Claim::Granted);
+        assert_eq!(registry.claim(&first, &name("a", true), now), Claim::Granted);
+        assert_eq!(registry.claim(&second, &name("a", true), now), Claim::Busy);
+        assert_eq!(registry.claim(&second, &name("b", true), now), Claim::Granted);
         registry.release(&first);
         let third = enter(&registry);
-        assert_eq!(registry.claim(&third, "a", true, now), Claim::Granted);
+        assert_eq!(registry.claim(&third, &name("a", true), now), Claim::Granted);
     }
 
     #[test]
@@ -270,20 +292,42 @@ mod tests {
         let registry = registry();
         let (first, second) = (enter(&registry), enter(&registry));
         let now = Instant::now();
-        assert_eq!(registry.claim(&first, "a", true, now), Claim::Granted);
+        assert_eq!(registry.claim(&first, &name("a", true), now), Claim::Granted);
         let soon = now + Duration::from_secs(29);
-        assert_eq!(registry.claim(&second, "a", true, soon), Claim::Busy);
+        assert_eq!(registry.claim(&second, &name("a", true), soon), Claim::Busy);
         assert_eq!(first.orders(), []);
         let late = now + Duration::from_secs(32);
-        assert_eq!(registry.claim(&second, "a", true, late), Claim::Granted);
-        let orders = first.orders();
-        let [Order::Close(error)] = &orders[..] else {
-            panic!("{orders:?}");
-        };
-        assert_eq!(error.condition, condition::CONNECTION_FORCED);
+        assert_eq!(registry.claim(&second, &name("a", true), late), Claim::Busy);
+        assert!(has_given_way(&first));
         registry.remove(&first);
+        assert_eq!(registry.claim(&second, &name("a", true), late), Claim::Granted);
         registry.heard(&second, late);
-        assert_eq!(registry.claim(&enter(&registry), "a", true, late), Claim::Busy);
+        assert_eq!(
+            registry.claim(&enter(&registry), &name("a", true), late),
+            Claim::Busy
+        );
+    }
+
+    fn has_given_way(entry: &Entry) -> bool {
+        matches!(&entry.orders()[..], [Order::GiveWay(error)] if error.condition == condition::CONNECTION_FORCED)
+    }
+
+    #[test]
+    fn a_predecessor_of_the_same_client_is_ended_at_once_and_others_are_left_alone() {
+        let registry = registry();
+        let now = Instant::now();
+        let [first, other, second] = [(); 3].map(|()| enter(&registry));
+        let of = |instance| Name {
+            instance: Some(instance),
+            ..name("a", false)
+        };
+        assert_eq!(registry.claim(&first, &of("one"), now), Claim::Granted);
+        assert_eq!(registry.claim(&other, &of("two"), now), Claim::Granted);
+        assert_eq!(registry.claim(&second, &of("one"), now), Claim::Busy);
+        assert!(has_given_way(&first));
+        assert!(other.orders().is_empty());
+        registry.remove(&first);
+        assert_eq!(registry.claim(&second, &of("one"), now), Claim::Granted);
     }
 
     #[test]
@@ -291,7 +335,7 @@ mod tests {
         let registry = registry();
         let now = Instant::now();
         let (first, second) = (enter(&registry), enter(&registry));
-        assert_eq!(registry.claim(&first, "a", true, now), Claim::Granted);
-        assert_eq!(registry.claim(&second, "a", false, now), Claim::Granted);
+        assert_eq!(registry.claim(&first, &name("a", true), now), Claim::Granted);
+        assert_eq!(registry.claim(&second, &name("a", false), now), Claim::Granted);
     }
 }

@@ -175,6 +175,8 @@ pub(super) struct Peer {
     closing: bool,
     /// It ended without a word: what was out to it counts as failed once more.
     lost: bool,
+    /// A successor waits: the connection is over without hearing whether its peer read that.
+    gave_way: bool,
 }
 
 impl Peer {
@@ -206,6 +208,7 @@ impl Peer {
             paused: false,
             closing: false,
             lost: false,
+            gave_way: false,
         }
     }
 
@@ -215,6 +218,10 @@ impl Peer {
         for order in self.entry.orders() {
             match order {
                 Order::Close(error) => self.close(error),
+                Order::GiveWay(error) => {
+                    self.gave_way = true;
+                    self.close(error);
+                }
                 Order::Detach(link, error) => self.cut_off(link, error),
             }
         }
@@ -255,6 +262,11 @@ impl Peer {
         self.amqp.handle_timeout(now);
         self.amqp.shrink();
         self.keeper.shrink();
+    }
+
+    /// Whether nothing is to be waited for any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.gave_way || self.amqp.is_finished()
     }
 
     /// Whether output was held up and can go on.
@@ -353,8 +365,10 @@ impl Peer {
             | CloseReason::TransportLost => true,
         };
         self.waiting = None;
-        // Before the peer reads our close: it may come again at once, under the same name.
-        self.shared.registry.release(&self.entry);
+        if !self.gave_way {
+            // Before the peer reads our close: it may come again at once, under the same name.
+            self.shared.registry.release(&self.entry);
+        }
         tracing::debug!(container = self.entry.container(), ?reason, "connection ended");
     }
 

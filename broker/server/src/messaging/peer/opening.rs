@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use daymark_amqp::{AmqpError, Fields, OpenOptions, RemoteOpen, Symbol, Value, condition};
 
-use super::super::registry::Claim;
+use super::super::registry::{Claim, Name};
 use super::super::{Greeting, MessagingConfig};
 use super::Peer;
 
@@ -15,6 +15,9 @@ use super::Peer;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 const SOLE_CONNECTION: &str = "sole-connection-for-container";
+
+/// The property by which a client says that a connection follows one of its own, which it has given up.
+const INSTANCE: &str = "daymark:instance";
 
 /// What is offered to everyone.
 const OFFERED: [&str; 4] = [
@@ -39,11 +42,18 @@ impl Peer {
             return;
         };
         let now = Instant::now();
-        let (container, alone) = (&open.container_id, open.desires(SOLE_CONNECTION));
-        match self.shared.registry.claim(&self.entry, container, alone, now) {
+        let name = Name {
+            container: &open.container_id,
+            instance: open.properties.get(INSTANCE).and_then(Value::as_str),
+            alone: open.desires(SOLE_CONNECTION),
+        };
+        match self.shared.registry.claim(&self.entry, &name, now) {
             Claim::Granted => {
                 self.waiting = None;
-                self.shared.look().queues.set_container(self.owner, container);
+                self.shared
+                    .look()
+                    .queues
+                    .set_container(self.owner, name.container);
                 self.open(false);
             }
             Claim::Busy if now < until => {}
