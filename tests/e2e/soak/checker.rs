@@ -1,32 +1,24 @@
 //! What became of every message of every stream. It only counts: no clock, no sockets.
 //!
-//! A stream is one producer and one consumer of a queue of their own. A message is *acknowledged*, *rejected*, or
-//! *unknown*, and it is consumed when its settlement or its transaction is confirmed. Invariant: a message whose
-//! outcome is unknown may be there or not, and a settlement whose outcome is unknown may have happened or not;
-//! nothing else is excused.
+//! A stream is one producer and one consumer of a queue of their own; its messages have numbers and duplicate ids. A
+//! message is *acknowledged*, *rejected*, or *unknown*, and settling it is confirmed, unknown, or undone. Invariant:
+//! whatever is unknown may have happened or not; nothing else is excused. A message may be delivered again until its
+//! settlement is confirmed, and then says that it was out before.
 
 use std::fmt::Write;
-
-/// Whether a stream's producer gives its messages ids, under which the broker stores them once, and its consumer
-/// knows what it has settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ids {
-    /// Then nothing may come twice.
-    Given,
-    /// Then only losses and the order count.
-    Absent,
-}
 
 /// One stream.
 #[derive(Debug)]
 pub(super) struct Stream {
     name: String,
-    ids: Ids,
     sent: usize,
     lines: Vec<Line>,
     highest: Option<usize>,
+    again: u64,
+    doubled: Vec<usize>,
+    undead: Vec<usize>,
     out_of_order: Vec<usize>,
-    late: Vec<usize>,
+    unmarked: Vec<usize>,
     foreign: Vec<String>,
 }
 
@@ -34,9 +26,7 @@ pub(super) struct Stream {
 struct Line {
     outcome: Outcome,
     delivered: bool,
-    consumed: u8,
-    /// Settlements that may have happened.
-    perhaps: u8,
+    settlement: Settlement,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +37,31 @@ enum Outcome {
     Rejected,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Settlement {
+    /// It was never settled, or that was undone.
+    #[default]
+    None,
+    /// It may have been settled.
+    Perhaps,
+    /// It was settled on a connection of this term or a later one, and nobody confirms that. While that connection
+    /// stands, it is.
+    Sent {
+        term: u64,
+    },
+    Confirmed,
+}
+
+/// One delivery, as its consumer saw it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen<'a> {
+    pub(super) text: &'a str,
+    /// It says that it was out for delivery before.
+    pub(super) again: bool,
+    /// On a connection of this term or an earlier one, where the consumer counts its connections.
+    pub(super) term: u64,
+}
+
 /// The sums of streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sums {
@@ -54,18 +69,20 @@ pub(super) struct Sums {
     pub(super) acknowledged: u64,
     pub(super) unknown: u64,
     pub(super) rejected: u64,
+    /// Confirmed, or settled where nobody confirms it.
     pub(super) consumed: u64,
+    /// Deliveries after the first one, as there may be until a settlement is confirmed.
+    pub(super) again: u64,
+    /// Acknowledged, and neither settled nor perhaps settled.
     pub(super) lost: u64,
-    /// Where ids were given.
+    /// Delivered after they had been settled.
     pub(super) doubled: u64,
-    /// Where none were.
-    pub(super) doubled_without_ids: u64,
-    /// Rejected and yet consumed.
+    /// Rejected and yet delivered.
     pub(super) undead: u64,
+    /// Delivered for the first time after a later one.
     pub(super) out_of_order: u64,
-    /// The same of messages that say they were out for delivery before: a connection that was cut in silence
-    /// holds what it was sent until the broker has noticed, while its client goes on by another one.
-    pub(super) late: u64,
+    /// Delivered again without a word that it is not the first time.
+    pub(super) unmarked: u64,
     /// Messages nobody sent.
     pub(super) foreign: u64,
 }
@@ -73,13 +90,15 @@ pub(super) struct Sums {
 impl Sums {
     /// Whether every promise was kept.
     pub(super) fn is_kept(&self) -> bool {
-        (
+        let broken = [
             self.lost,
             self.doubled,
             self.undead,
             self.out_of_order,
+            self.unmarked,
             self.foreign,
-        ) == (0, 0, 0, 0, 0)
+        ];
+        broken == [0; 6]
     }
 
     pub(super) fn add(&mut self, other: Self) {
@@ -88,12 +107,12 @@ impl Sums {
         self.unknown += other.unknown;
         self.rejected += other.rejected;
         self.consumed += other.consumed;
+        self.again += other.again;
         self.lost += other.lost;
         self.doubled += other.doubled;
-        self.doubled_without_ids += other.doubled_without_ids;
         self.undead += other.undead;
         self.out_of_order += other.out_of_order;
-        self.late += other.late;
+        self.unmarked += other.unmarked;
         self.foreign += other.foreign;
     }
 }
@@ -106,15 +125,17 @@ const AHEAD: usize = 1_000;
 const TOLD: usize = 10;
 
 impl Stream {
-    pub(super) fn new(name: String, ids: Ids) -> Self {
+    pub(super) const fn new(name: String) -> Self {
         Self {
             name,
-            ids,
             sent: 0,
             lines: Vec::new(),
             highest: None,
+            again: 0,
+            doubled: Vec::new(),
+            undead: Vec::new(),
             out_of_order: Vec::new(),
-            late: Vec::new(),
+            unmarked: Vec::new(),
             foreign: Vec::new(),
         }
     }
@@ -135,50 +156,74 @@ impl Stream {
         self.lines[number].outcome = Outcome::Rejected;
     }
 
-    /// The consumer was given this text; `again`: it says that it was out for delivery before. Returns its number,
-    /// if it is one of this stream.
-    pub(super) fn delivered(&mut self, text: &str, again: bool) -> Option<usize> {
-        let number: Option<usize> = text
-            .strip_prefix(self.name.as_str())
-            .and_then(|rest| rest.strip_prefix(' '))
-            .and_then(|number| number.parse().ok())
-            .filter(|number| *number < self.sent + AHEAD);
-        let Some(number) = number else {
-            self.foreign.push(text.to_owned());
+    /// The consumer was given a message. Returns its number, if it is one of this stream.
+    pub(super) fn delivered(&mut self, seen: Seen<'_>) -> Option<usize> {
+        let Some(number) = self.number(seen.text) else {
+            self.foreign.push(seen.text.to_owned());
             return None;
         };
         self.lines
             .resize(self.lines.len().max(number + 1), Line::default());
-        if !self.lines[number].delivered && self.highest > Some(number) {
-            let late = if again {
-                &mut self.late
-            } else {
-                &mut self.out_of_order
-            };
-            late.push(number);
+        let line = &mut self.lines[number];
+        if line.is_settled(seen.term) {
+            self.doubled.push(number);
         }
-        self.lines[number].delivered = true;
+        if line.outcome == Outcome::Rejected {
+            self.undead.push(number);
+        }
+        if line.delivered {
+            self.again += 1;
+            if !seen.again {
+                self.unmarked.push(number);
+            }
+        } else if self.highest > Some(number) {
+            self.out_of_order.push(number);
+        }
+        line.delivered = true;
+        if line.settlement != Settlement::Confirmed {
+            line.settlement = Settlement::None; // Whatever was unknown did not happen.
+        }
         self.highest = self.highest.max(Some(number));
         Some(number)
     }
 
+    fn number(&self, text: &str) -> Option<usize> {
+        text.strip_prefix(self.name.as_str())
+            .and_then(|rest| rest.strip_prefix(' '))
+            .and_then(|number| number.parse().ok())
+            .filter(|number| *number < self.sent + AHEAD)
+    }
+
     /// Its settlement, or the transaction that it was in, is confirmed.
     pub(super) fn consumed(&mut self, number: usize) {
-        let line = &mut self.lines[number];
-        line.consumed = line.consumed.saturating_add(1);
+        self.lines[number].settlement = Settlement::Confirmed;
+    }
+
+    /// It was settled on a connection of this term or a later one, and nobody confirms it.
+    pub(super) fn settled(&mut self, number: usize, term: u64) {
+        self.settle(number, Settlement::Sent { term });
     }
 
     /// Whether it is settled is unknown.
     pub(super) fn perhaps_consumed(&mut self, number: usize) {
+        self.settle(number, Settlement::Perhaps);
+    }
+
+    fn settle(&mut self, number: usize, settlement: Settlement) {
         let line = &mut self.lines[number];
-        line.perhaps = line.perhaps.saturating_add(1);
+        if line.settlement != Settlement::Confirmed {
+            line.settlement = settlement;
+        }
     }
 
     pub(super) fn sums(&self) -> Sums {
         let mut sums = Sums {
             sent: self.sent as u64,
+            again: self.again,
+            doubled: self.doubled.len() as u64,
+            undead: self.undead.len() as u64,
             out_of_order: self.out_of_order.len() as u64,
-            late: self.late.len() as u64,
+            unmarked: self.unmarked.len() as u64,
             foreign: (self.foreign.len() + self.lines.len() - self.sent) as u64,
             ..Sums::default()
         };
@@ -188,13 +233,8 @@ impl Stream {
                 Outcome::Acknowledged => sums.acknowledged += 1,
                 Outcome::Rejected => sums.rejected += 1,
             }
-            sums.consumed += u64::from(line.consumed.min(1));
+            sums.consumed += u64::from(line.is_settled(0));
             sums.lost += u64::from(line.is_lost());
-            sums.undead += u64::from(line.is_undead());
-            match self.ids {
-                Ids::Given => sums.doubled += line.doubles(),
-                Ids::Absent => sums.doubled_without_ids += line.doubles(),
-            }
         }
         sums
     }
@@ -202,23 +242,23 @@ impl Stream {
     /// What was broken, one promise per line.
     pub(super) fn broken(&self) -> String {
         let mut text = String::new();
-        let mut tell = |what: &str, numbers: Vec<usize>| {
+        let mut tell = |what: &str, numbers: &[usize]| {
             if !numbers.is_empty() {
                 let (count, told) = (numbers.len(), &numbers[..numbers.len().min(TOLD)]);
                 // Writing into a string never fails.
                 let _ = writeln!(text, "{}: {count} {what}: {told:?}", self.name);
             }
         };
-        let with = |is: fn(&Line) -> bool| {
-            let found = self.lines.iter().enumerate().filter(|(_, line)| is(line));
-            found.map(|(number, _)| number).collect::<Vec<_>>()
-        };
-        tell("lost", with(Line::is_lost));
-        if self.ids == Ids::Given {
-            tell("doubled", with(|line| line.doubles() > 0));
-        }
-        tell("rejected and yet consumed", with(Line::is_undead));
-        tell("out of order", self.out_of_order.clone());
+        let lines = self.lines.iter().enumerate();
+        let lost: Vec<usize> = lines
+            .filter(|(_, line)| line.is_lost())
+            .map(|(number, _)| number)
+            .collect();
+        tell("lost", &lost);
+        tell("doubled", &self.doubled);
+        tell("rejected and yet delivered", &self.undead);
+        tell("out of order", &self.out_of_order);
+        tell("again without saying so", &self.unmarked);
         for foreign in self.foreign.iter().take(TOLD) {
             let _ = writeln!(text, "{}: nobody sent {foreign:?}", self.name);
         }
@@ -227,75 +267,119 @@ impl Stream {
 }
 
 impl Line {
-    fn is_lost(&self) -> bool {
-        self.outcome == Outcome::Acknowledged && self.consumed == 0 && self.perhaps == 0
-    }
-
-    fn is_undead(&self) -> bool {
-        self.outcome == Outcome::Rejected && self.consumed > 0
-    }
-
-    fn doubles(&self) -> u64 {
-        u64::from(self.consumed.saturating_sub(1))
-    }
-}
-
-#[test]
-fn the_checker_finds_every_broken_promise() {
-    let mut stream = Stream::new("s".to_owned(), Ids::Given);
-    for _ in 0..6 {
-        stream.send();
-    }
-    for number in [0, 1, 2] {
-        stream.acknowledged(number);
-    }
-    stream.rejected(3);
-    for text in ["s 1", "s 0", "s 1", "s 3", "t 1", "s 9999"] {
-        if let Some(number) = stream.delivered(text, false) {
-            stream.consumed(number);
+    /// Whether it is settled for good as long as there was no connection after the one of `term`.
+    fn is_settled(&self, now: u64) -> bool {
+        match self.settlement {
+            Settlement::Confirmed => true,
+            Settlement::Sent { term } => now <= term,
+            Settlement::None | Settlement::Perhaps => false,
         }
     }
-    let expected = Sums {
-        sent: 6,
-        acknowledged: 3,
-        unknown: 2,
-        rejected: 1,
-        consumed: 3,
-        lost: 1,
-        doubled: 1,
-        undead: 1,
-        out_of_order: 1,
-        foreign: 2,
-        ..Sums::default()
-    };
-    assert_eq!(stream.sums(), expected);
-    for told in [
-        "1 lost: [2]",
-        "1 doubled: [1]",
-        "consumed: [3]",
-        "out of order: [0]",
-        "\"t 1\"",
-    ] {
-        assert!(stream.broken().contains(told), "{told} in {}", stream.broken());
+
+    fn is_lost(&self) -> bool {
+        self.outcome == Outcome::Acknowledged && self.settlement == Settlement::None
     }
 }
 
-#[test]
-fn the_checker_excuses_what_is_unknown_and_nothing_else() {
-    let mut stream = Stream::new("s".to_owned(), Ids::Given);
-    for _ in 0..4 {
-        stream.send();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(sent: usize) -> Stream {
+        let mut stream = Stream::new("s".to_owned());
+        for _ in 0..sent {
+            stream.send();
+        }
+        stream
     }
-    stream.acknowledged(0);
-    stream.perhaps_consumed(0); // Its settlement was not confirmed, and it did not come again.
-    stream.consumed(1); // It was never acknowledged, and came.
-    stream.acknowledged(2);
-    stream.perhaps_consumed(2);
-    stream.consumed(2); // It came again.
-    assert!(stream.sums().is_kept(), "{}", stream.broken());
-    stream.acknowledged(3);
-    assert!(!stream.sums().is_kept());
-    stream.consumed(3);
-    stream.consumed(3);
-    assert!(!stream.sums().is_kept());
+
+    fn first(text: &str) -> Seen<'_> {
+        Seen {
+            text,
+            again: false,
+            term: 0,
+        }
+    }
+
+    fn again(text: &str, term: u64) -> Seen<'_> {
+        Seen {
+            text,
+            again: true,
+            term,
+        }
+    }
+
+    #[test]
+    fn the_checker_finds_every_broken_promise() {
+        let mut stream = stream(6);
+        for number in [0, 1, 2] {
+            stream.acknowledged(number);
+        }
+        stream.rejected(3);
+        for text in ["s 1", "s 0", "s 1", "s 3", "t 1", "s 9999"] {
+            if let Some(number) = stream.delivered(first(text)) {
+                stream.consumed(number);
+            }
+        }
+        let expected = Sums {
+            sent: 6,
+            acknowledged: 3,
+            unknown: 2,
+            rejected: 1,
+            consumed: 3,
+            again: 1,
+            lost: 1,
+            doubled: 1,
+            undead: 1,
+            out_of_order: 1,
+            unmarked: 1,
+            foreign: 2,
+        };
+        assert_eq!(stream.sums(), expected);
+        for told in [
+            "1 lost: [2]",
+            "1 doubled: [1]",
+            "delivered: [3]",
+            "out of order: [0]",
+            "without saying so: [1]",
+            "\"t 1\"",
+        ] {
+            assert!(stream.broken().contains(told), "{told} in {}", stream.broken());
+        }
+    }
+
+    #[test]
+    fn the_checker_excuses_what_is_unknown_and_nothing_else() {
+        let mut stream = stream(4);
+        stream.acknowledged(0);
+        stream.delivered(first("s 0"));
+        stream.perhaps_consumed(0); // Its settlement was not confirmed, and it did not come again.
+        stream.delivered(first("s 1"));
+        stream.consumed(1); // It was never acknowledged, and came.
+        stream.acknowledged(2);
+        stream.delivered(first("s 2"));
+        stream.perhaps_consumed(2);
+        stream.delivered(again("s 2", 0)); // It came again, and said so.
+        stream.consumed(2);
+        assert!(stream.sums().is_kept(), "{}", stream.broken());
+        stream.acknowledged(3);
+        assert_eq!(stream.sums().lost, 1);
+        stream.delivered(first("s 3"));
+        stream.consumed(3);
+        assert!(stream.sums().is_kept(), "{}", stream.broken());
+        stream.delivered(again("s 3", 1));
+        assert_eq!(stream.sums().doubled, 1);
+    }
+
+    #[test]
+    fn what_nobody_confirms_may_come_again_on_a_later_connection_only() {
+        let mut stream = stream(2);
+        stream.delivered(first("s 0"));
+        stream.settled(0, 0);
+        stream.delivered(again("s 0", 1));
+        stream.settled(0, 1);
+        assert!(stream.sums().is_kept(), "{}", stream.broken());
+        stream.delivered(again("s 0", 1));
+        assert_eq!(stream.sums().doubled, 1);
+    }
 }

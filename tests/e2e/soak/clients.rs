@@ -9,7 +9,7 @@ use daymark_client::{
 };
 use tokio::sync::watch;
 
-use super::checker::Stream;
+use super::checker::{Seen, Stream};
 
 /// What a stream's two ends share.
 pub(super) struct Ends {
@@ -237,6 +237,15 @@ async fn next(consumer: &Consumer, marked: bool) -> Option<Delivery> {
     }
 }
 
+/// Every settlement is confirmed or known not to be, whatever the connection: they need not be told apart.
+fn seen<'a>(text: &'a str, delivery: &Delivery) -> Seen<'a> {
+    Seen {
+        text,
+        again: delivery.redelivered(),
+        term: 0,
+    }
+}
+
 /// Receives and accepts until the end mark has come, and nothing behind it.
 pub(super) async fn consume(factory: ConnectionFactory, ends: Arc<Ends>) {
     let connection = connect(&factory).await;
@@ -249,7 +258,7 @@ pub(super) async fn consume(factory: ConnectionFactory, ends: Arc<Ends>) {
             marked = delivery.accept().await.is_ok() || marked;
             continue;
         }
-        let number = ends.stream().delivered(&text, delivery.redelivered());
+        let number = ends.stream().delivered(seen(&text, &delivery));
         let settled = delivery.accept().await;
         let Some(number) = number else { continue };
         match settled {
@@ -306,8 +315,7 @@ async fn take(consumer: &Consumer, ends: &Ends) -> Option<Vec<Option<usize>>> {
             break;
         };
         let text = delivery.message().as_text().unwrap_or_default().to_owned();
-        let number =
-            (text != ends.end_mark()).then(|| ends.stream().delivered(&text, delivery.redelivered()));
+        let number = (text != ends.end_mark()).then(|| ends.stream().delivered(seen(&text, &delivery)));
         delivery.accept().await.ok()?;
         match number {
             None => taken.push(None),

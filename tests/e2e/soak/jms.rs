@@ -1,7 +1,6 @@
 //! Producers and consumers on Apache Qpid JMS: the program `daymark.interop.Soak` of `tests/interop/java`.
 //!
-//! JMS has no duplicate ids, and after a failover this client may show and commit again what it had received
-//! before: what comes twice is counted, and no failure. A loss is a loss, and the order is the order.
+//! JMS has no duplicate ids of its own: the program sets the property that brokers take for one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use daymark_test_support::Process;
 use daymark_test_support::java::Java;
 
+use super::checker::Seen;
 use super::clients::Ends;
 use super::relay::Relay;
 
@@ -125,27 +125,34 @@ fn follow(mut process: Process, streams: &[Arc<Ends>], count: usize) -> Result<(
 
 /// Whether the line says what became of a message.
 fn note(line: &str, streams: &[Arc<Ends>]) -> bool {
-    let Some((what, text)) = line.split_once(' ') else {
-        return false;
+    let words: Vec<&str> = line.split(' ').collect();
+    let (what, term, text) = match words[..] {
+        [what, name, number] => (what, 0, (name, number)),
+        [what, term, name, number] => match term.parse() {
+            Ok(term) => (what, term, (name, number)),
+            Err(_) => return false,
+        },
+        _ => return false,
     };
-    let Some(ends) = text
-        .split_once(' ')
-        .and_then(|(name, _)| streams.iter().find(|ends| ends.name == name))
-    else {
+    let (name, number) = text;
+    let (Some(ends), Ok(number)) = (streams.iter().find(|ends| ends.name == name), number.parse()) else {
         return false;
     };
     let mut stream = ends.stream();
-    if what == "delivered" || what == "redelivered" {
-        stream.delivered(text, what == "redelivered");
-        return true;
-    }
-    let Some(number) = text.rsplit(' ').next().and_then(|number| number.parse().ok()) else {
-        return false;
-    };
     match what {
         "sending" => assert_eq!(stream.send(), number, "numbers are sent in their order"),
         "acknowledged" => stream.acknowledged(number),
+        "delivered" | "redelivered" => {
+            let text = format!("{name} {number}");
+            let again = what == "redelivered";
+            stream.delivered(Seen {
+                text: &text,
+                again,
+                term,
+            });
+        }
         "consumed" => stream.consumed(number),
+        "settled" => stream.settled(number, term),
         "perhaps" => stream.perhaps_consumed(number),
         _ => return false,
     }

@@ -12,6 +12,11 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Set;
+import java.util.UUID;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.atomic.AtomicInteger;
+import org.apache.qpid.jms.JmsConnection;
 import org.apache.qpid.jms.JmsConnectionFactory;
 
 /**
@@ -20,8 +25,15 @@ import org.apache.qpid.jms.JmsConnectionFactory;
  * <p>{@code Soak URI FILE PACE CLIENT...}: a client is {@code send}, {@code send-transacted}, {@code receive} or {@code
  * receive-transacted}, a colon, and the name of its stream. Once FILE exists, producers send the end mark and end; a
  * consumer ends when the end mark has come and nothing behind it. Prints what became of each message:
- * {@code sending STREAM N}, {@code acknowledged STREAM N}, {@code delivered TEXT} or {@code redelivered TEXT}, {@code consumed STREAM N}, {@code
- * perhaps STREAM N}; and {@code ended CLIENT}.
+ *
+ * <ul>
+ *   <li>{@code sending STREAM N}, {@code acknowledged STREAM N};
+ *   <li>{@code delivered TERM STREAM N} or {@code redelivered TERM STREAM N}: TERM counts how often the connection was
+ *       interrupted;
+ *   <li>{@code settled TERM STREAM N}: it was accepted, which AMQP does not confirm, no earlier than in this TERM;
+ *   <li>{@code consumed STREAM N}: a commit confirmed it; {@code perhaps STREAM N}: a commit was interrupted;
+ *   <li>{@code ended CLIENT}.
+ * </ul>
  */
 public final class Soak {
     private static final int TRANSACTION = 5;
@@ -31,6 +43,8 @@ public final class Soak {
     private final JmsConnectionFactory factory;
     private final Path over;
     private final long paceMs;
+    /** The streams whose end mark has come. */
+    private final Set<String> marked = ConcurrentHashMap.newKeySet();
 
     private Soak(JmsConnectionFactory factory, Path over, long paceMs) {
         this.factory = factory;
@@ -58,18 +72,23 @@ public final class Soak {
         String kind = client.substring(0, client.indexOf(':'));
         String stream = client.substring(client.indexOf(':') + 1);
         boolean transacted = kind.endsWith("-transacted");
+        AtomicInteger term = new AtomicInteger();
         try (Connection connection = factory.createConnection()) {
+            ((JmsConnection) connection).addConnectionListener(new Interruptions(term));
             connection.start();
-            Session session = connection.createSession(transacted ? Session.SESSION_TRANSACTED : Session.AUTO_ACKNOWLEDGE);
             if (kind.startsWith("send")) {
-                send(session, stream, transacted);
+                send(open(connection, transacted), stream, transacted);
             } else {
-                receive(session, stream, transacted);
+                while (!receive(open(connection, transacted), stream, transacted, term)) {}
             }
             say("ended " + client);
         } catch (JMSException | InterruptedException failed) {
             say("failed " + client + ": " + failed);
         }
+    }
+
+    private static Session open(Connection connection, boolean transacted) throws JMSException {
+        return connection.createSession(transacted ? Session.SESSION_TRANSACTED : Session.AUTO_ACKNOWLEDGE);
     }
 
     private void send(Session session, String stream, boolean transacted) throws JMSException, InterruptedException {
@@ -92,19 +111,28 @@ public final class Soak {
         }
     }
 
-    /** Returns whether it is acknowledged; otherwise its outcome is unknown. */
+    /** Returns whether it is acknowledged; otherwise its outcome is unknown. What is sent again has its old id. */
     private boolean transmit(Session session, MessageProducer producer, List<String> texts, boolean transacted)
-            throws InterruptedException {
+            throws JMSException, InterruptedException {
+        List<Message> messages = new ArrayList<>();
+        for (String text : texts) {
+            Message message = session.createTextMessage(text);
+            message.setStringProperty("_AMQ_DUPL_ID", UUID.randomUUID().toString());
+            messages.add(message);
+        }
         while (true) {
             try {
-                for (String text : texts) {
-                    producer.send(session.createTextMessage(text));
+                for (Message message : messages) {
+                    producer.send(message);
                 }
                 if (transacted) {
                     session.commit();
                 }
                 return true;
             } catch (TransactionRolledBackException lost) {
+                if (String.valueOf(lost.getMessage()).contains("duplicate id")) {
+                    return true; // It had been committed before.
+                }
                 Thread.sleep(paceMs);
             } catch (JMSException unknown) {
                 say("unknown " + texts + ": " + unknown);
@@ -116,54 +144,67 @@ public final class Soak {
         }
     }
 
-    private void receive(Session session, String stream, boolean transacted) throws JMSException {
+    /**
+     * Returns whether all was received. If a commit fails it goes on with another session: this client gives back
+     * what it had fetched ahead when it refuses to commit, and would show it to the program all the same (docs/client.md).
+     */
+    private boolean receive(Session session, String stream, boolean transacted, AtomicInteger term) throws JMSException {
         MessageConsumer consumer = session.createConsumer(session.createQueue("soak." + stream));
-        boolean marked = false;
         while (true) {
             List<String> taken = new ArrayList<>();
+            int before = term.get();
             try {
-                long patience = RECEIVE_MS;
-                while (taken.size() < (transacted ? TRANSACTION : 1)) {
-                    Message message = consumer.receive(patience);
-                    if (message == null) {
-                        break;
-                    }
-                    String text = ((TextMessage) message).getText();
-                    if (!text.equals(stream + " " + END)) {
-                        say((message.getJMSRedelivered() ? "redelivered " : "delivered ") + text);
-                    }
-                    taken.add(text);
-                    patience = 1;
-                }
-                if (taken.isEmpty() && marked) {
-                    return;
+                take(consumer, stream, transacted ? TRANSACTION : 1, taken, term);
+                if (taken.isEmpty() && marked.contains(stream)) {
+                    return true;
                 }
                 if (transacted) {
                     session.commit();
                 }
-                taken.forEach(text -> tell("consumed", stream, text));
-                marked |= taken.contains(stream + " " + END);
-            } catch (TransactionRolledBackException lost) {
-                // Where the connection was lost inside the commit, this client only believes so: the broker may
-                // have committed. Otherwise all of it comes again.
-                if (String.valueOf(lost.getMessage()).startsWith("Commit failed")) {
-                    taken.forEach(text -> tell("perhaps", stream, text));
-                    marked |= taken.contains(stream + " " + END);
+                settle(transacted ? "consumed" : "settled " + before, stream, taken);
+            } catch (JMSException lost) {
+                // Where the connection was lost inside the commit, this client only believes that it was rolled
+                // back: the broker may have committed. Otherwise all of it comes again.
+                boolean certain = lost instanceof TransactionRolledBackException
+                        && !String.valueOf(lost.getMessage()).startsWith("Commit failed");
+                if (!certain) {
+                    say("unknown " + taken + ": " + lost);
+                    settle("perhaps", stream, taken);
                 }
-            } catch (JMSException unknown) {
-                say("unknown " + taken + ": " + unknown);
-                taken.forEach(text -> tell("perhaps", stream, text));
-                marked |= taken.contains(stream + " " + END);
-                if (transacted) {
-                    undo(session);
-                }
+                session.close();
+                return false;
             }
         }
     }
 
-    private static void tell(String what, String stream, String text) {
-        if (!text.equals(stream + " " + END)) {
-            say(what + " " + text);
+    private void settle(String what, String stream, List<String> taken) {
+        tell(what, stream, taken);
+        if (taken.contains(stream + " " + END)) {
+            marked.add(stream);
+        }
+    }
+
+    private void take(MessageConsumer consumer, String stream, int count, List<String> taken, AtomicInteger term)
+            throws JMSException {
+        long patience = RECEIVE_MS;
+        while (taken.size() < count) {
+            Message message = consumer.receive(patience);
+            if (message == null) {
+                return;
+            }
+            String text = ((TextMessage) message).getText();
+            String what = message.getJMSRedelivered() ? "redelivered " : "delivered ";
+            tell(what + term.get(), stream, List.of(text));
+            taken.add(text);
+            patience = 1;
+        }
+    }
+
+    private static void tell(String what, String stream, List<String> texts) {
+        for (String text : texts) {
+            if (!text.equals(stream + " " + END)) {
+                say(what + " " + text);
+            }
         }
     }
 
