@@ -115,6 +115,34 @@ fn a_message_that_was_out_at_a_crash_counts_as_delivered() {
 }
 
 #[test]
+fn what_is_out_when_the_broker_stops_counts_as_delivered() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    let sender = client.sender("q");
+    for name in ["out", "in a transaction", "waiting"] {
+        client.put(sender, durable(name));
+    }
+    client.receiver("q", 2);
+    let coordinator = client.coordinator();
+    let txn = client.declare(coordinator);
+    let (_, held) = (client.receive(), client.receive());
+    client.accept_in(&txn, &held);
+    let stopping = broker.stop_gracefully();
+    client.closed();
+    stopping.join().unwrap();
+
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    client.receiver("q", 3);
+    let found: Vec<_> = (0..3).map(|_| client.receive()).collect();
+    let found: Vec<_> = found.iter().map(|message| (text(message), delivery_count(message))).collect();
+    let expected = [("out", 1), ("in a transaction", 1), ("waiting", 0)];
+    assert_eq!(found, expected.map(|(name, count)| (name.to_owned(), count)));
+    broker.stop();
+}
+
+#[test]
 fn a_message_resent_after_a_crash_is_stored_once_even_if_it_was_consumed() {
     let dir = tempdir().unwrap();
     let broker = Broker::start(dir.path());
