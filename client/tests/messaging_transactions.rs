@@ -159,6 +159,29 @@ async fn a_lost_transaction_is_rolled_back_without_an_error_where_the_program_as
 }
 
 #[tokio::test]
+async fn a_receive_that_waits_while_its_transaction_is_lost_says_so_and_leaves_the_message_for_the_next() {
+    let pair = Pair::start().await;
+    let connection = pair.connect().await;
+    let (session, producer, consumer) = transacted(&connection).await;
+    send(&producer, &["a"]).await;
+    session.commit().await.expect("committed");
+    next(&consumer).await.accept().await.expect("taken");
+    // Nothing is there to be received until the next connection brings what came back.
+    let mut waiting = std::pin::pin!(consumer.receive(WAIT));
+    let waits = tokio::time::timeout(NOTHING, waiting.as_mut()).await;
+    assert!(waits.is_err(), "{waits:?}");
+    pair.proxy.die();
+    let error = waiting.await.expect_err("it was lost");
+    assert!(matches!(error, ReceiveError::RollbackOnly(_)), "{error}");
+    session.rollback().await.expect("it is rolled back already");
+    let again = next(&consumer).await;
+    assert!(again.redelivered());
+    again.accept().await.expect("taken");
+    session.commit().await.expect("committed");
+    assert!(pair.texts().is_empty());
+}
+
+#[tokio::test]
 async fn an_accept_of_a_message_from_the_lost_connection_says_that_it_comes_again() {
     let pair = Pair::start().await;
     let connection = pair.connect().await;

@@ -108,12 +108,12 @@ impl Consumer {
     /// dropped while it waits without losing a message. `Duration::MAX` waits for ever.
     ///
     /// # Errors
-    /// `ReceiveError` when no message will ever come; `RollbackOnly` where the transaction of the session was lost
-    /// before this call.
+    /// `ReceiveError` when no message will ever come; `RollbackOnly` where the transaction of the session is lost: the
+    /// message waits for the next one.
     pub async fn receive(&self, timeout: Duration) -> Result<Option<Delivery>, ReceiveError> {
-        self.check_transaction()?;
         let deadline = after(Instant::now(), timeout);
         loop {
+            self.check_transaction()?;
             let news = self.held.shelf.news.notified();
             if let Some(delivery) = self.take_delivery()? {
                 return Ok(Some(delivery));

@@ -208,6 +208,9 @@ impl Driver {
             return settling.answer(Err(SettleError::LinkClosed));
         };
         if let Some(why) = transaction.refuses() {
+            if stands {
+                self.settle_now(key, token.delivery, &given_back());
+            }
             return settling.answer(Err(SettleError::RollbackOnly(why)));
         }
         if !stands {
@@ -478,13 +481,8 @@ impl Driver {
         transaction.phase = Phase::Doomed(why.clone());
         let acks = std::mem::take(&mut transaction.acks);
         let leaving = std::mem::take(&mut transaction.leaving);
-        let given_back = DeliveryState::Outcome(Outcome::Modified {
-            delivery_failed: true,
-            undeliverable_here: false,
-            annotations: None,
-        });
         for Ack { consumer, delivery } in acks {
-            self.settle_now(consumer, delivery, &given_back);
+            self.settle_now(consumer, delivery, &given_back());
         }
         for producer in self.producers.values_mut().filter(|p| p.session == key) {
             producer.refuse(&|| SendError::RollbackOnly(why.clone()));
@@ -526,6 +524,15 @@ impl Driver {
             }
         }
     }
+}
+
+/// What becomes of a message whose transaction is lost: its delivery failed.
+const fn given_back() -> DeliveryState {
+    DeliveryState::Outcome(Outcome::Modified {
+        delivery_failed: true,
+        undeliverable_here: false,
+        annotations: None,
+    })
 }
 
 fn refused(refusal: Refusal) -> CommitError {
