@@ -136,7 +136,10 @@ fn what_is_out_when_the_broker_stops_counts_as_delivered() {
     let mut client = Client::connect(broker.addr);
     client.receiver("q", 3);
     let found: Vec<_> = (0..3).map(|_| client.receive()).collect();
-    let found: Vec<_> = found.iter().map(|message| (text(message), delivery_count(message))).collect();
+    let found: Vec<_> = found
+        .iter()
+        .map(|message| (text(message), delivery_count(message)))
+        .collect();
     let expected = [("out", 1), ("in a transaction", 1), ("waiting", 0)];
     assert_eq!(found, expected.map(|(name, count)| (name.to_owned(), count)));
     broker.stop();

@@ -3,7 +3,8 @@
 //! A stream is one producer and one consumer of a queue of their own; its messages have numbers and duplicate ids. A
 //! message is *acknowledged*, *rejected*, or *unknown*, and settling it is confirmed, unknown, or undone. Invariant:
 //! whatever is unknown may have happened or not; nothing else is excused. A message may be delivered again until its
-//! settlement is confirmed, and then says that it was out before.
+//! settlement is confirmed, and then says that it was out before; only of what it sent in its last moments a broker
+//! that dies without a word has no record.
 
 use std::fmt::Write;
 
@@ -14,7 +15,10 @@ pub(super) struct Stream {
     sent: usize,
     lines: Vec<Line>,
     highest: Option<usize>,
+    /// How many brokers have died without a word.
+    deaths: u64,
     again: u64,
+    unmarked_after_death: u64,
     doubled: Vec<usize>,
     undead: Vec<usize>,
     out_of_order: Vec<usize>,
@@ -25,7 +29,8 @@ pub(super) struct Stream {
 #[derive(Clone, Copy, Debug, Default)]
 struct Line {
     outcome: Outcome,
-    delivered: bool,
+    /// How many brokers had died when it was last delivered.
+    delivered: Option<u64>,
     settlement: Settlement,
 }
 
@@ -73,6 +78,8 @@ pub(super) struct Sums {
     pub(super) consumed: u64,
     /// Deliveries after the first one, as there may be until a settlement is confirmed.
     pub(super) again: u64,
+    /// Of those, the ones that do not say so because the broker that delivered them before died without a word.
+    pub(super) unmarked_after_death: u64,
     /// Acknowledged, and neither settled nor perhaps settled.
     pub(super) lost: u64,
     /// Delivered after they had been settled.
@@ -108,6 +115,7 @@ impl Sums {
         self.rejected += other.rejected;
         self.consumed += other.consumed;
         self.again += other.again;
+        self.unmarked_after_death += other.unmarked_after_death;
         self.lost += other.lost;
         self.doubled += other.doubled;
         self.undead += other.undead;
@@ -131,7 +139,9 @@ impl Stream {
             sent: 0,
             lines: Vec::new(),
             highest: None,
+            deaths: 0,
             again: 0,
+            unmarked_after_death: 0,
             doubled: Vec::new(),
             undead: Vec::new(),
             out_of_order: Vec::new(),
@@ -146,6 +156,11 @@ impl Stream {
         self.lines
             .resize(self.lines.len().max(self.sent), Line::default());
         self.sent - 1
+    }
+
+    /// A broker dies without a word, now or a little later.
+    pub(super) const fn death(&mut self) {
+        self.deaths += 1;
     }
 
     pub(super) fn acknowledged(&mut self, number: usize) {
@@ -171,15 +186,17 @@ impl Stream {
         if line.outcome == Outcome::Rejected {
             self.undead.push(number);
         }
-        if line.delivered {
+        if let Some(deaths) = line.delivered {
             self.again += 1;
-            if !seen.again {
+            if !seen.again && deaths == self.deaths {
                 self.unmarked.push(number);
+            } else if !seen.again {
+                self.unmarked_after_death += 1;
             }
         } else if self.highest > Some(number) {
             self.out_of_order.push(number);
         }
-        line.delivered = true;
+        line.delivered = Some(self.deaths);
         if line.settlement != Settlement::Confirmed {
             line.settlement = Settlement::None; // Whatever was unknown did not happen.
         }
@@ -220,6 +237,7 @@ impl Stream {
         let mut sums = Sums {
             sent: self.sent as u64,
             again: self.again,
+            unmarked_after_death: self.unmarked_after_death,
             doubled: self.doubled.len() as u64,
             undead: self.undead.len() as u64,
             out_of_order: self.out_of_order.len() as u64,
@@ -334,6 +352,7 @@ mod tests {
             out_of_order: 1,
             unmarked: 1,
             foreign: 2,
+            ..Sums::default()
         };
         assert_eq!(stream.sums(), expected);
         for told in [
@@ -369,6 +388,22 @@ mod tests {
         assert!(stream.sums().is_kept(), "{}", stream.broken());
         stream.delivered(again("s 3", 1));
         assert_eq!(stream.sums().doubled, 1);
+    }
+
+    #[test]
+    fn what_comes_again_says_so_unless_a_broker_died_in_between() {
+        let mut stream = stream(2);
+        stream.delivered(first("s 0"));
+        stream.death();
+        stream.delivered(first("s 0"));
+        stream.consumed(0);
+        assert!(stream.sums().is_kept(), "{}", stream.broken());
+        stream.delivered(first("s 1"));
+        stream.delivered(first("s 1"));
+        assert_eq!(
+            (stream.sums().unmarked_after_death, stream.sums().unmarked),
+            (1, 1)
+        );
     }
 
     #[test]

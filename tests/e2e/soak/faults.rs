@@ -61,6 +61,21 @@ impl Fault {
         }
     }
 
+    /// Whether a broker may die of it without a word to its clients and its store: it is killed, its successor has the
+    /// store when it wakes, or its store fails.
+    pub(super) const fn is_death(self) -> bool {
+        match self {
+            Self::Kill(_) | Self::Freeze(..) | Self::DiskFull(_) => true,
+            Self::Stop(_)
+            | Self::Switchover
+            | Self::CutClients(..)
+            | Self::CutNaming(..)
+            | Self::KillNaming(_)
+            | Self::FreezeNaming(_)
+            | Self::StopNaming(_) => false,
+        }
+    }
+
     /// Lets it happen. Returns what else there is to say; everything is healed by [`World::heal`].
     pub(super) fn happen(self, world: &mut World) -> Vec<String> {
         let active = world.active();
