@@ -86,7 +86,7 @@ pub async fn hello(bytes: usize) -> Outcome<()> {
 }
 
 /// Tells every connection the same bytes, as many pushes of `bytes` bytes as one connection has watches, once for each
-/// byte that one of them says: a bare broadcast.
+/// byte that one of them says: a bare broadcast. A connection is greeted with one byte.
 ///
 /// # Errors
 /// That it cannot listen.
@@ -98,8 +98,12 @@ pub async fn broadcast(bytes: usize) -> Outcome<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        let (mut reading, writing) = stream.into_split();
-        everybody.lock().await.push(writing);
+        let (mut reading, mut writing) = stream.into_split();
+        // Greeted under the lock: whoever has the greeting is told whatever is said from now on.
+        let mut connections = everybody.lock().await;
+        writing.write_all(b"!").await?;
+        connections.push(writing);
+        drop(connections);
         let (everybody, told) = (Arc::clone(&everybody), Arc::clone(&told));
         tokio::spawn(async move {
             while reading.read_u8().await.is_ok() {

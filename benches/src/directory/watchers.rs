@@ -81,8 +81,9 @@ impl Listeners {
     pub async fn connect(address: &str) -> Outcome<Self> {
         let mut everybody = Vec::new();
         for _ in 0..CONNECTIONS {
-            let stream = TcpStream::connect(address).await?;
+            let mut stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
+            stream.read_u8().await?;
             everybody.push(stream);
         }
         Ok(Self { everybody })
