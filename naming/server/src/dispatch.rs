@@ -42,10 +42,6 @@ pub(crate) struct Begun {
     _room: OwnedSemaphorePermit,
 }
 
-/// The most bindings that a search returns.
-const SEARCH_SIZE_MAX: u64 = 10_000;
-/// The longest time that a search may take, in milliseconds.
-const SEARCH_MS_MAX: u64 = 10_000;
 /// The steps of a search after which other requests get their turn: a fraction of a millisecond.
 const SEARCH_STEPS: u64 = 1_000;
 /// The unit in which the bytes of writes under way are counted.
@@ -186,6 +182,20 @@ impl Dispatcher {
         })
     }
 
+    /// The limits of this server and of the directory.
+    ///
+    /// # Errors
+    /// As for `explain`.
+    pub(crate) fn limits_in_force(&self) -> Result<Answer, NamingError> {
+        self.now(|root| {
+            let limits = explain::Limits {
+                limits: &self.limits,
+                directory: root.limits(),
+            };
+            document(root, &limits)
+        })
+    }
+
     /// Whether the server stops.
     pub(crate) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
@@ -281,16 +291,12 @@ impl Dispatcher {
             self.replica.barrier().await?;
         }
         let mut search = search.clone();
-        let size_limit = search
-            .size_limit
-            .filter(|&limit| limit > 0)
-            .unwrap_or(SEARCH_SIZE_MAX);
-        search.size_limit = Some(size_limit.min(SEARCH_SIZE_MAX));
-        let time_limit = search
-            .time_limit_ms
-            .filter(|&limit| limit > 0)
-            .unwrap_or(SEARCH_MS_MAX);
-        let limit_ms = time_limit.min(SEARCH_MS_MAX);
+        // 0 is no limit of one's own.
+        let within =
+            |asked: Option<u64>, most: u64| asked.filter(|&asked| asked > 0).unwrap_or(most).min(most);
+        search.size_limit = Some(within(search.size_limit, self.limits.search_size_max));
+        let time_max = u64::try_from(self.limits.search_time_max.as_millis()).unwrap_or(u64::MAX);
+        let limit_ms = within(search.time_limit_ms, time_max);
         let mut run = attempt(&self.root(), options, |root| root.search(name, &search))?;
         let deadline = Instant::now() + Duration::from_millis(limit_ms);
         while run.advance(SEARCH_STEPS) {

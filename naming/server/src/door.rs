@@ -7,13 +7,14 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::dispatch::Dispatcher;
 use crate::{http, resp};
 
+/// How a connection of the HTTP door begins: with a method, or with the whole preface of HTTP/2, for which nobody
+/// behind this door waits.
 const METHODS: [&[u8]; 10] = [
     b"GET ",
     b"HEAD ",
@@ -24,12 +25,15 @@ const METHODS: [&[u8]; 10] = [
     b"PATCH ",
     b"TRACE ",
     b"CONNECT ",
-    b"PRI ",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 ];
 /// The first byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
 /// An HTTP error in plain bytes would not be understood; a TLS client shows at least that this is none.
 const NO_TLS: &[u8] = b"-NOTSUPPORTED this port does not speak TLS\r\n";
+
+/// Room for the first bytes.
+const FIRST_BYTES: usize = 4 << 10;
 
 /// What every connection shares.
 pub(crate) struct Doors {
@@ -76,7 +80,7 @@ fn door(first: &[u8]) -> Door {
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(mut stream: TcpStream, doors: Arc<Doors>) -> io::Result<()> {
-    let mut first = BytesMut::with_capacity(4096);
+    let mut first = BytesMut::new();
     let header_timeout = doors.dispatcher.limits.header_timeout;
     let sniffed = tokio::select! {
         sniffed = timeout(header_timeout, sniff(&mut stream, &mut first)) => sniffed,
@@ -97,8 +101,14 @@ pub(crate) async fn serve(mut stream: TcpStream, doors: Arc<Doors>) -> io::Resul
 /// Reads until the first bytes decide. `Unknown` where the peer left before.
 async fn sniff(stream: &mut TcpStream, first: &mut BytesMut) -> io::Result<Door> {
     loop {
-        if stream.read_buf(first).await? == 0 {
-            return Ok(Door::Unknown);
+        // Whoever says nothing gets no buffer.
+        stream.readable().await?;
+        first.reserve(FIRST_BYTES);
+        match stream.try_read_buf(first) {
+            Ok(0) => return Ok(Door::Unknown),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
         }
         match door(first) {
             Door::Unknown => {}
@@ -114,7 +124,9 @@ mod tests {
     #[test]
     fn the_first_bytes_decide() {
         assert_eq!(door(b"GET /v1"), Door::Http);
-        assert_eq!(door(b"PRI * HTTP/2.0"), Door::Http);
+        assert_eq!(door(b"PRI * HTTP/2.0"), Door::Unknown);
+        assert_eq!(door(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0"), Door::Http);
+        assert_eq!(door(b"PRI * HTTP/3.0\r\n"), Door::Resp);
         assert_eq!(door(b"P"), Door::Unknown);
         assert_eq!(door(b"PING\r\n"), Door::Resp);
         assert_eq!(door(b"*1\r\n"), Door::Resp);

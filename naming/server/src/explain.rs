@@ -82,6 +82,13 @@ pub(crate) struct Members {
     pub(crate) members: Vec<Server>,
 }
 
+/// The limits in force, by the names they have in the configuration.
+#[derive(Serialize)]
+pub(crate) struct Limits<'a> {
+    pub(crate) limits: &'a crate::options::Limits,
+    pub(crate) directory: &'a daymark_naming_core::Limits,
+}
+
 impl Explanation {
     /// Explains a lookup.
     pub(crate) fn of(directory: &Directory, name: &Name) -> Self {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use daymark_naming_proto::{DEFAULT_PORT, Endpoint};
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// How a naming server runs.
 #[derive(Clone, Debug)]
@@ -69,6 +69,16 @@ struct File {
     storage: Storage,
 }
 
+/// A time with its unit, as `duration` reads it.
+fn with_unit<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    let milliseconds = duration.as_millis();
+    let text = match milliseconds % 1_000 {
+        0 => format!("{}s", milliseconds / 1_000),
+        _ => format!("{milliseconds}ms"),
+    };
+    serializer.serialize_str(&text)
+}
+
 /// A time with its unit.
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
@@ -76,8 +86,8 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     Ok(Duration::from_millis(milliseconds))
 }
 
-/// What one peer, and all peers together, may take. Every limit has an error of its own when it is hit.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// What one peer, and all peers together, may take. `docs/directory.md` says what a peer is told that hits one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Connections at a time, over both doors. Default 20,000. One more is told so and closed. The server raises
@@ -92,26 +102,42 @@ pub struct Limits {
     pub arguments_max: usize,
     /// How long the first bytes, the head of an HTTP request, its body, or the rest of a RESP command that
     /// has begun may take. It also ends an HTTP/1.1 connection nobody asks anything on. Default 10 s.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "with_unit")]
     pub header_timeout: Duration,
-    /// How long a RESP connection without a watch may be silent. Default 10 minutes.
-    #[serde(deserialize_with = "duration")]
+    /// How long a RESP connection without a watch may be silent, and an HTTP/2 connection without a request under way.
+    /// Default 10 minutes.
+    #[serde(deserialize_with = "duration", serialize_with = "with_unit")]
     pub idle_timeout: Duration,
+    /// How long a RESP connection with a watch may hear nothing and say nothing. Whether its peer is there at all is
+    /// known within about two minutes. Default 1440 minutes, a day.
+    #[serde(deserialize_with = "duration", serialize_with = "with_unit")]
+    pub watch_idle_timeout: Duration,
     /// How long a peer may refuse to read what it asked for. Default 30 s.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "with_unit")]
     pub stall_timeout: Duration,
     /// Bytes of requests that are not whole yet, of all connections together, beyond 16 KiB for each connection.
     /// Default 256 MiB. A request for which there is no room is refused, and a RESP connection ends with it.
     pub input_bytes_max: usize,
     /// How long a write may take to become durable before its outcome is unknown, and how long a strong read
     /// may take. Default 10 s.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "with_unit")]
     pub write_timeout: Duration,
     /// Bytes of the writes that are under way at a time, over both doors. Default 256 MiB. One more is answered
     /// `ServiceUnavailable`: it was not stored, and may be repeated.
     pub write_bytes_max: usize,
+    /// Writes of one RESP connection that are under way together: one that pipelines more waits for the first ones.
+    /// Default 1,024. They take at most an eighth of `write_bytes_max`.
+    pub writes_per_connection_max: usize,
+    /// Requests of one HTTP/2 connection that are under way together; one more is refused by the protocol
+    /// (`REFUSED_STREAM`). Default 256. An HTTP/1.1 connection has one at a time.
+    pub streams_per_connection_max: u32,
+    /// The most bindings one search returns, whatever it asks for. Default 10,000.
+    pub search_size_max: u64,
+    /// The longest one search may take, whatever it asks for. Default 10 s.
+    #[serde(deserialize_with = "duration", serialize_with = "with_unit")]
+    pub search_time_max: Duration,
     /// The longest a lookup waits for a name to be bound, whatever it asks for. Default 60 s.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "with_unit")]
     pub wait_max: Duration,
     /// Lookups that wait at a time. Default 10,000.
     pub waiters_max: usize,
@@ -126,11 +152,11 @@ pub struct Limits {
     /// them is encoded anew.
     pub reply_bytes_max: usize,
     /// How often a silent HTTP watch gets a comment, so that both sides notice a dead connection. Default 15 s.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "with_unit")]
     pub keepalive: Duration,
     /// How long a stopping server waits for answers under way, then for its replica, then for its disk. Default 2 s
     /// each.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "with_unit")]
     pub stop_timeout: Duration,
 }
 
@@ -143,6 +169,12 @@ impl Limits {
             ("arguments_max", self.arguments_max, 16),
             ("write_bytes_max", self.write_bytes_max, self.request_bytes_max),
             ("watch_buffer_bytes_max", self.watch_buffer_bytes_max, 4 << 10),
+            ("writes_per_connection_max", self.writes_per_connection_max, 1),
+            (
+                "streams_per_connection_max",
+                self.streams_per_connection_max as usize,
+                1,
+            ),
         ];
         for (name, given, least) in counts {
             if given < least {
@@ -154,8 +186,10 @@ impl Limits {
         let times = [
             ("header_timeout", self.header_timeout),
             ("idle_timeout", self.idle_timeout),
+            ("watch_idle_timeout", self.watch_idle_timeout),
             ("stall_timeout", self.stall_timeout),
             ("write_timeout", self.write_timeout),
+            ("search_time_max", self.search_time_max),
             ("keepalive", self.keepalive),
         ];
         match times.iter().find(|(_, given)| given.is_zero()) {
@@ -176,10 +210,15 @@ impl Default for Limits {
             arguments_max: 32,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(600),
+            watch_idle_timeout: Duration::from_secs(86_400),
             stall_timeout: Duration::from_secs(30),
             input_bytes_max: 256 << 20,
             write_timeout: Duration::from_secs(10),
             write_bytes_max: 256 << 20,
+            writes_per_connection_max: 1_024,
+            streams_per_connection_max: 256,
+            search_size_max: 10_000,
+            search_time_max: Duration::from_secs(10),
             wait_max: Duration::from_secs(60),
             waiters_max: 10_000,
             watches_max: 100_000,
@@ -253,6 +292,15 @@ mod tests {
             ("[limits]\nidle_timeout = \"10\"", "duration"),
             ("[limits]\nheader_timeout = \"0s\"", "header_timeout"),
             ("[limits]\nconnections_max = 0", "connections_max"),
+            (
+                "[limits]\nwrites_per_connection_max = 0",
+                "writes_per_connection_max",
+            ),
+            (
+                "[limits]\nstreams_per_connection_max = 0",
+                "streams_per_connection_max",
+            ),
+            ("[limits]\nwatch_idle_timeout = \"0s\"", "watch_idle_timeout"),
             ("[limits]\nwrite_bytes_max = 5000", "write_bytes_max"),
         ] {
             let error = configured(text).expect_err(text);

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use daymark_naming_proto::NamingError;
 
-/// What one connection holds without asking.
+/// What one connection holds without asking. Buffers that grew beyond it are given back once they are empty, so that
+/// a connection nobody asks anything on costs no more than this for each direction.
 pub(crate) const FREE_BYTES: usize = 16 << 10;
 
 /// The room of all connections.

@@ -28,6 +28,10 @@ pub(super) async fn members(call: Call) -> Answered {
     Ok(ok(call.dispatcher.members()?))
 }
 
+pub(super) async fn limits(call: Call) -> Answered {
+    Ok(ok(call.dispatcher.limits_in_force()?))
+}
+
 pub(super) async fn status(call: Call) -> Answered {
     call.ask(Request::Status).await
 }

@@ -49,8 +49,8 @@ async fn collect(mut body: Body, limit: usize, share: &mut Share) -> Result<Byte
             break;
         }
         if length <= limit {
-            share.hold(length)?;
             content.extend_from_slice(&data);
+            share.hold(content.capacity())?;
         }
     }
     if length <= limit {

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::text::decoded;
 use super::{CLUSTER_ID, REVISION, TERM};
 use crate::dispatch::{Counters, Dispatcher};
-use crate::room::Share;
+use crate::room::{FREE_BYTES, Share};
 use crate::state::push_number;
 
 /// Headers of one request beyond which the router reads it.
@@ -94,13 +94,13 @@ impl Lane<'_> {
             if self.dispatcher.is_stopping() {
                 return Ok(true);
             }
-            if self.input.is_empty() && self.input.capacity() > FLUSH_BYTES {
+            if self.input.is_empty() && self.input.capacity() > FREE_BYTES {
                 self.input = BytesMut::new();
             }
-            if self.share.hold(self.input.len() + READ_BYTES).is_err() {
+            self.input.reserve(READ_BYTES);
+            if self.share.hold(self.input.capacity()).is_err() {
                 return Ok(true);
             }
-            self.input.reserve(READ_BYTES);
             let waiting = !self.input.is_empty();
             tokio::select! {
                 biased;
@@ -166,7 +166,7 @@ impl Lane<'_> {
             timeout(stall, self.stream.write_all(&self.out[sent..])).await??;
         }
         self.out.clear();
-        if self.out.capacity() > 4 * FLUSH_BYTES {
+        if self.out.capacity() > FREE_BYTES {
             self.out = Vec::new();
         }
         Ok(())

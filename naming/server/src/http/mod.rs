@@ -4,6 +4,7 @@
 //! carries the revision, the term and the cluster id.
 
 mod about;
+mod activity;
 mod body;
 mod call;
 mod groups;
@@ -33,8 +34,10 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tower::ServiceExt;
 
+use self::activity::{Activity, Busy, Held};
 use self::prefixed::Prefixed;
 pub(crate) use self::text::milliseconds;
 use crate::dispatch::{Counters, Dispatcher};
@@ -49,10 +52,10 @@ const CLUSTER_ID: HeaderName = HeaderName::from_static("daymark-cluster-id");
 pub(crate) const OP_ID: HeaderName = HeaderName::from_static("daymark-op-id");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// Requests of one HTTP/2 connection at a time.
-const STREAMS_MAX: u32 = 256;
+/// Bytes of bodies that one HTTP/2 connection may send before they are read.
+const WINDOW_BYTES: u32 = 64 << 10;
 
-type Answered = Response<Either<Full<Bytes>, Body>>;
+type Answered = Response<Either<Full<Bytes>, Held>>;
 
 /// What every HTTP connection shares.
 pub(crate) struct Api {
@@ -77,7 +80,9 @@ impl Api {
         connections
             .http2()
             .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS_MAX)
+            .max_concurrent_streams(limits.streams_per_connection_max)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
             .max_header_list_size(head_bytes_max)
             .keep_alive_interval(limits.keepalive)
             .keep_alive_timeout(limits.stall_timeout);
@@ -90,13 +95,14 @@ impl Api {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Answered, Infallible> {
+    async fn answer(&self, request: Request<Incoming>, busy: Busy) -> Result<Answered, Infallible> {
         Counters::count(&self.dispatcher.counters.http_requests);
         let mut response = match self.straight(&request) {
             Some(response) => response,
             None => {
                 let routed = self.router.clone().oneshot(request.map(Body::new)).await;
-                routed.unwrap_or_else(|never| match never {}).map(Either::Right)
+                let routed = routed.unwrap_or_else(|never| match never {});
+                routed.map(|body| Either::Right(Held::new(body, busy)))
             }
         };
         self.stamp(&mut response);
@@ -147,12 +153,18 @@ pub(crate) async fn serve(stream: TcpStream, first: BytesMut, api: Arc<Api>) -> 
     let Some((stream, first)) = lane::serve(stream, first, &api.dispatcher).await? else {
         return Ok(());
     };
-    let stall = api.dispatcher.limits.stall_timeout;
-    let stream = TokioIo::new(Prefixed::new(first, stream, stall));
-    let answering = api.clone();
+    let limits = &api.dispatcher.limits;
+    let activity = Activity::new(api.dispatcher.input.share());
+    let stream = TokioIo::new(Prefixed::new(
+        first,
+        stream,
+        limits.stall_timeout,
+        activity.clone(),
+    ));
+    let (answering, asked) = (api.clone(), activity.clone());
     let service = service_fn(move |request| {
-        let api = answering.clone();
-        async move { api.answer(request).await }
+        let (api, busy) = (answering.clone(), asked.begin());
+        async move { api.answer(request, busy).await }
     });
     let mut connection = pin!(api.connections.serve_connection(stream, service));
     let ended = tokio::select! {
@@ -160,6 +172,11 @@ pub(crate) async fn serve(stream: TcpStream, first: BytesMut, api: Arc<Api>) -> 
         () = api.dispatcher.stops() => {
             connection.as_mut().graceful_shutdown();
             connection.await
+        }
+        () = activity.is_silent_for(limits.idle_timeout) => {
+            connection.as_mut().graceful_shutdown();
+            // A request that began and never ends is not waited for.
+            timeout(limits.header_timeout, connection).await.unwrap_or(Ok(()))
         }
     };
     ended.map_err(io::Error::other)

@@ -1,8 +1,10 @@
-//! A connection of which the first bytes were already read, and which ends when its peer takes no answers.
+//! A connection of which the first bytes were already read, and which ends when its peer takes no answers or sends more
+//! than there is room for.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
+use super::activity::Activity;
+
 /// Reads `first`, then the stream; writes to the stream. A write that waits for longer than `stall` fails.
 pub(super) struct Prefixed {
     first: Bytes,
@@ -18,15 +22,23 @@ pub(super) struct Prefixed {
     stall: Duration,
     /// Runs while a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Told of every byte.
+    activity: Arc<Activity>,
 }
 
 impl Prefixed {
-    pub(super) const fn new(first: Bytes, stream: TcpStream, stall: Duration) -> Self {
+    pub(super) const fn new(
+        first: Bytes,
+        stream: TcpStream,
+        stall: Duration,
+        activity: Arc<Activity>,
+    ) -> Self {
         Self {
             first,
             stream,
             stall,
             stalled: None,
+            activity,
         }
     }
 
@@ -53,13 +65,16 @@ impl AsyncRead for Prefixed {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
         if self.first.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(context, into);
+            ready!(Pin::new(&mut self.stream).poll_read(context, into))?;
+        } else {
+            let count = self.first.len().min(into.remaining());
+            into.put_slice(&self.first[..count]);
+            self.first.advance(count);
         }
-        let count = self.first.len().min(into.remaining());
-        into.put_slice(&self.first[..count]);
-        self.first.advance(count);
-        Poll::Ready(Ok(()))
+        let heard = self.activity.hear(into.filled().len() - before);
+        Poll::Ready(heard.map_err(io::Error::other))
     }
 }
 

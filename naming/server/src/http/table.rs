@@ -386,6 +386,13 @@ pub(super) static ROUTES: &[Route] = &[
         |call| Box::pin(about::members(call)),
     ),
     read(
+        "/v1/limits",
+        "The limits in force, by their names in the configuration",
+        &[],
+        Says::Document("Limits"),
+        |call| Box::pin(about::limits(call)),
+    ),
+    read(
         "/v1/snapshot",
         "The whole directory, as one revision",
         &[],

@@ -13,6 +13,7 @@ const SESSION: &[(&str, &str)] = &[
     ("INFO", "[section]"),
     ("EXPLAIN", "[name]"),
     ("MEMBERS", ""),
+    ("LIMITS", ""),
     ("LEASE LIST", ""),
     ("ERRORS", "JSON|TEXT"),
     ("UNWATCH", "id"),

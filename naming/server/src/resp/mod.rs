@@ -22,20 +22,18 @@ use tokio::time::{Instant, timeout};
 
 use self::session::Session;
 use crate::dispatch::Dispatcher;
-use crate::room::Share;
+use crate::room::{FREE_BYTES, Share};
 
 /// Room that a read wants at least.
 const READ_BYTES: usize = 4 << 10;
 /// Answers that leave before the batch is done.
 pub(crate) const FLUSH_BYTES: usize = 64 << 10;
-/// A buffer that grew beyond this is given back once it is empty.
-const KEPT_BYTES: usize = 64 << 10;
+/// How much of a command that is longer is read at a time.
+const PIECE_BYTES: usize = 64 << 10;
 
-/// How long a connection with a watch may be silent. Whether its peer is there at all is known long before.
 /// How much more, and for how long, a peer is heard that was refused.
 const LINGER_BYTES: usize = 8 << 20;
 const LINGER: Duration = Duration::from_secs(1);
-const WATCHER_IDLE: Duration = Duration::from_secs(86_400);
 
 /// The write half of a connection: every write ends in time or ends the connection.
 pub(crate) struct Wire {
@@ -58,7 +56,7 @@ impl Wire {
             timeout(self.stall, self.stream.write_all(&out[sent..])).await??;
         }
         out.clear();
-        if out.capacity() > 4 * FLUSH_BYTES {
+        if out.capacity() > FREE_BYTES {
             *out = Vec::new();
         }
         Ok(())
@@ -185,13 +183,12 @@ impl Connection {
     }
 
     fn make_room(&mut self) -> Result<(), NamingError> {
-        if self.input.is_empty() && self.input.capacity() > KEPT_BYTES {
+        if self.input.is_empty() && self.input.capacity() > FREE_BYTES {
             self.input = BytesMut::new();
         }
-        let wanted = READ_BYTES.max(self.input.len().min(KEPT_BYTES));
-        self.share.hold(self.input.len() + wanted)?;
-        self.input.reserve(wanted);
-        Ok(())
+        self.input
+            .reserve(READ_BYTES.max(self.input.len().min(PIECE_BYTES)));
+        self.share.hold(self.input.capacity())
     }
 
     /// Until when the peer may be silent, and what it hears then.
@@ -202,7 +199,9 @@ impl Connection {
                 begun + limits.header_timeout,
                 "the command did not arrive in time",
             ),
-            None if self.session.has_watches() => (self.heard + WATCHER_IDLE, "a day of silence"),
+            None if self.session.has_watches() => {
+                (self.heard + limits.watch_idle_timeout, "silent for too long")
+            }
             None => (self.heard + limits.idle_timeout, "idle for too long"),
         }
     }

@@ -16,8 +16,6 @@ use crate::identity::new_op;
 use crate::mailbox::{Event, Mailbox};
 use crate::state::push_number;
 
-/// Writes of one connection that may be under way together.
-const PENDING_MAX: usize = 1024;
 /// One connection's writes under way take at most this part of the room for all.
 const PENDING_SHARE: usize = 8;
 
@@ -242,8 +240,9 @@ impl Session {
 
     /// Whether another write fits beside those under way: one connection does not take all the room.
     fn may_pipeline(&self, bytes: usize) -> bool {
-        let share = self.dispatcher.limits.write_bytes_max / PENDING_SHARE;
-        self.pending.len() < PENDING_MAX && self.pending_bytes + bytes <= share
+        let limits = &self.dispatcher.limits;
+        let share = limits.write_bytes_max / PENDING_SHARE;
+        self.pending.len() < limits.writes_per_connection_max && self.pending_bytes + bytes <= share
     }
 
     /// Answers the writes under way, in order.
@@ -280,6 +279,7 @@ impl Session {
                 return self.answer(name.and_then(|name| self.dispatcher.explain(&name)));
             }
             Own::Members => return self.answer(self.dispatcher.members()),
+            Own::Limits => return self.answer(self.dispatcher.limits_in_force()),
             Own::Leases => return self.answer(self.dispatcher.lease_list()),
             Own::Hello { version } => {
                 self.speak(version);
@@ -380,7 +380,10 @@ impl Session {
 
     /// Sends the events that have come.
     pub(super) async fn tell(&mut self, wire: &mut Wire) -> io::Result<()> {
+        const HEAD_BYTES: usize = 32;
         while let Some((ids, event)) = self.mailbox.pop() {
+            let bytes = ids.len() * (event.bulk.len() + HEAD_BYTES);
+            self.out.reserve(bytes.min(FLUSH_BYTES));
             for &id in ids.iter() {
                 if self.watches.contains_key(&id) {
                     self.push(id, &event);

@@ -18,6 +18,8 @@ pub(super) enum Own<'a> {
     Explain { name: &'a [u8] },
     /// `MEMBERS`
     Members,
+    /// `LIMITS`
+    Limits,
     /// `LEASE LIST`
     Leases,
     /// `QUIT`
@@ -65,6 +67,7 @@ impl<'a> Own<'a> {
                 name: arguments.get(1).map_or(&[], |name| &**name),
             },
             ("MEMBERS", 1) => Self::Members,
+            ("LIMITS", 1) => Self::Limits,
             ("LEASE", 2) if word(1) == "LIST" => Self::Leases,
             ("QUIT", 1) => Self::Quit,
             ("HELP", _) => Self::Help,
@@ -82,7 +85,7 @@ impl<'a> Own<'a> {
             },
             ("CLIENT", 3 | 4) if matches!(word(1).as_str(), "SETINFO" | "SETNAME") => Self::Client,
             ("AUTH", _) => return Err(no_users()),
-            ("PING" | "ECHO" | "QUIT" | "UNWATCH" | "EXPLAIN" | "MEMBERS", count) => {
+            ("PING" | "ECHO" | "QUIT" | "UNWATCH" | "EXPLAIN" | "MEMBERS" | "LIMITS", count) => {
                 return Err(NamingError::invalid(format!(
                     "{} with {} arguments",
                     word(0),

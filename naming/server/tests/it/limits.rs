@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use daymark_naming_proto::resp::Frame;
+use daymark_naming_proto::resp::{Frame, write_command};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -233,4 +233,142 @@ async fn requests_that_are_not_whole_have_one_room_together_and_short_ones_alway
     );
     naming.http("POST", "/v1/names/small", &queue("q")).await;
     assert_eq!(naming.lookup("small").await["name"], "small");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_beyond_those_that_one_connection_may_have_under_way_wait_for_the_first() {
+    const WRITES: usize = 12;
+    let naming = Naming::start_with(|options| options.limits.writes_per_connection_max = 1).await;
+    let syncs = async || {
+        let text = naming.http("GET", "/metrics", "").await.body;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("daymark_naming_log_syncs_total "));
+        line.expect("a figure").parse::<usize>().expect("a number")
+    };
+    let before = syncs().await;
+    let mut resp = naming.resp().await;
+    let mut commands = Vec::new();
+    for n in 0..WRITES {
+        write_command(&["BIND", &format!("n{n}"), &queue("q")], &mut commands);
+    }
+    resp.send_bytes(&commands).await;
+    for _ in 0..WRITES {
+        assert!(matches!(resp.reply().await, Some(Frame::Bulk(_))));
+    }
+    // Each was durable before the next began.
+    assert!(syncs().await - before >= WRITES);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_search_returns_and_takes_no_more_than_the_server_permits() {
+    let naming = Naming::start_with(|options| {
+        options.limits.search_size_max = 2;
+        options.limits.search_time_max = Duration::from_secs(5);
+    })
+    .await;
+    let mut resp = naming.resp().await;
+    for n in 0..4 {
+        resp.json(&["BIND", &format!("n{n}"), &queue("q")]).await;
+    }
+    let found = resp
+        .json(&["SEARCH", "", "(!(none=*))", "SCOPE", "subtree", "LIMIT", "100"])
+        .await;
+    assert_eq!(found["entries"].as_array().map(Vec::len), Some(2), "{found}");
+    assert_eq!(found["stopped"]["code"], "SizeLimitExceeded", "{found}");
+    let naming = Naming::start_with(|options| options.limits.search_time_max = Duration::ZERO).await;
+    let mut resp = naming.resp().await;
+    for part in 0..3 {
+        let writes: Vec<String> = (0..900)
+            .map(|n| format!(r#"{{"bind":{{"name":"n{part}x{n}","object":{}}}}}"#, queue("q")))
+            .collect();
+        resp.json(&["TRANSACT", &format!("[{}]", writes.join(","))]).await;
+    }
+    let cut = resp
+        .json(&["SEARCH", "", "(!(none=*))", "SCOPE", "subtree", "TIME", "60000"])
+        .await;
+    assert_eq!(cut["stopped"]["code"], "TimeLimitExceeded", "{}", cut["stopped"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_is_no_longer_than_the_server_permits() {
+    let naming = Naming::start_with(|options| options.limits.wait_max = Duration::from_millis(50)).await;
+    let reply = naming.http("GET", "/v1/names/never?wait=60m", "").await;
+    assert_eq!(reply.status, 404, "and soon");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_is_too_long_is_refused_as_such() {
+    let naming = Naming::start_with(|options| options.limits.head_bytes_max = 8 << 10).await;
+    let mut stream = TcpStream::connect(naming.addr()).await.expect("a connection");
+    let head = format!(
+        "GET /v1/names/x HTTP/1.1\r\nHost: t\r\nX-Long: {}\r\n",
+        "x".repeat(20 << 10)
+    );
+    // Whoever is refused while it still sends may be reset.
+    let _ = stream.write_all(head.as_bytes()).await;
+    let mut said = [0; 12];
+    soon("an answer", stream.read_exact(&mut said))
+        .await
+        .expect("an answer");
+    assert_eq!(&said, b"HTTP/1.1 431");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watching_connection_without_a_word_for_too_long_is_told_so_and_closed() {
+    let naming = Naming::start_with(|options| {
+        options.limits.idle_timeout = Duration::from_millis(50);
+        options.limits.watch_idle_timeout = Duration::from_millis(600);
+    })
+    .await;
+    let began = Instant::now();
+    let mut resp = naming.resp3().await;
+    resp.watch(&["WATCH", "q"]).await;
+    let last = resp.until_closed().await.pop();
+    let is_goodbye = matches!(&last, Some(Frame::Error(text)) if text.contains("silent for too long"));
+    assert!(is_goodbye, "{last:?}");
+    assert!(began.elapsed() >= Duration::from_millis(600));
+}
+
+/// The rows of a table of the documentation: each setting with its default.
+fn documented(table: &str) -> serde_json::Map<String, serde_json::Value> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/directory.md");
+    let text = std::fs::read_to_string(path).expect("the document");
+    let (begin, end) = (format!("<!-- {table} -->"), format!("<!-- /{table} -->"));
+    let after = text.split_once(&begin).expect("where the table begins").1;
+    let rows = after
+        .split_once(&end)
+        .expect("where it ends")
+        .0
+        .trim()
+        .lines()
+        .skip(2);
+    let row = |row: &str| {
+        let mut cells = row
+            .trim_matches('|')
+            .split(" | ")
+            .map(|cell| cell.trim().trim_matches('`'));
+        let (name, value) = (cells.next().expect("a name"), cells.next().expect("a default"));
+        (name.to_owned(), value.parse().expect("a value"))
+    };
+    rows.map(row).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_limit_is_documented_with_its_default_and_told() {
+    let naming = Naming::start().await;
+    let told = naming.http("GET", "/v1/limits", "").await.json();
+    assert_eq!(
+        told["directory"],
+        serde_json::Value::Object(documented("directory"))
+    );
+    let mut limits = told["limits"].clone();
+    // Where the process may open few files there are fewer.
+    let fits = limits["connections_max"]
+        .as_u64()
+        .is_some_and(|most| most <= 20_000);
+    assert!(fits, "{limits}");
+    limits["connections_max"] = 20_000.into();
+    assert_eq!(limits, serde_json::Value::Object(documented("limits")));
+    assert_eq!(naming.resp().await.json(&["LIMITS"]).await, told);
 }

@@ -4,6 +4,7 @@
 mod bad_input;
 mod durability;
 mod histories;
+mod http2;
 mod leases;
 mod limits;
 mod routes;
