@@ -8,6 +8,7 @@ mod disk;
 mod documents;
 mod drill;
 mod failover;
+mod flood;
 mod foreign;
 mod hosts;
 mod sessions;
