@@ -75,33 +75,28 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         let durable = self.batches.durable();
         loop {
             let index = self.queues[queue as usize].take(&mut self.messages, durable)?;
-            if !self.discard_expired(index) {
+            let message = self.messages.at(index);
+            if message.is_some_and(super::Message::has_extra) && self.is_expired(index) {
+                self.discard(index, Reason::Expired);
+            } else {
                 return Some(Found::Taken(index));
             }
         }
     }
 
-    /// Discards a message that was just taken from its place, if its time is over.
-    fn discard_expired(&mut self, index: u32) -> bool {
-        let message = self.messages.at(index);
-        let expired = message.is_some_and(super::Message::has_extra) && self.is_expired(index);
-        if expired {
-            self.discard(index, Reason::Expired);
-        }
-        expired
-    }
-
     fn find_by_walking(&mut self, queue: u32, key: Key) -> Option<Found> {
         loop {
             match self.walk(queue, key) {
+                Walked::Found(index) if self.is_expired(index) => {
+                    self.leave_queue(index);
+                    self.discard(index, Reason::Expired);
+                }
                 Walked::Found(index) if self.consumers.fetch(key)?.browse => {
                     return Some(Found::Copied(index));
                 }
                 Walked::Found(index) => {
                     self.leave_queue(index);
-                    if !self.discard_expired(index) {
-                        return Some(Found::Taken(index));
-                    }
+                    return Some(Found::Taken(index));
                 }
                 Walked::Nothing => return None,
                 Walked::Unfinished => {
