@@ -14,3 +14,5 @@ mod hosts;
 mod sessions;
 mod soak;
 mod stage;
+mod subscriptions;
+mod transactions;
