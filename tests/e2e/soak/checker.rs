@@ -15,8 +15,10 @@ pub(super) struct Stream {
     sent: usize,
     lines: Vec<Line>,
     highest: Option<usize>,
-    /// How many brokers have died without a word.
+    /// How many times brokers may have died without a word.
     deaths: u64,
+    /// Such a time lasts.
+    dying: bool,
     again: u64,
     unmarked_after_death: u64,
     doubled: Vec<usize>,
@@ -29,7 +31,7 @@ pub(super) struct Stream {
 #[derive(Clone, Copy, Debug, Default)]
 struct Line {
     outcome: Outcome,
-    /// How many brokers had died when it was last delivered.
+    /// How many times brokers may have died when it was last delivered.
     delivered: Option<u64>,
     settlement: Settlement,
 }
@@ -140,6 +142,7 @@ impl Stream {
             lines: Vec::new(),
             highest: None,
             deaths: 0,
+            dying: false,
             again: 0,
             unmarked_after_death: 0,
             doubled: Vec::new(),
@@ -158,9 +161,10 @@ impl Stream {
         self.sent - 1
     }
 
-    /// A broker dies without a word, now or a little later.
-    pub(super) const fn death(&mut self) {
-        self.deaths += 1;
+    /// From now on brokers may die without a word, or they are over that.
+    pub(super) fn dying(&mut self, dying: bool) {
+        self.deaths += u64::from(self.dying && !dying);
+        self.dying = dying;
     }
 
     pub(super) fn acknowledged(&mut self, number: usize) {
@@ -188,10 +192,10 @@ impl Stream {
         }
         if let Some(deaths) = line.delivered {
             self.again += 1;
-            if !seen.again && deaths == self.deaths {
-                self.unmarked.push(number);
-            } else if !seen.again {
+            if !seen.again && (self.dying || deaths != self.deaths) {
                 self.unmarked_after_death += 1;
+            } else if !seen.again {
+                self.unmarked.push(number);
             }
         } else if self.highest > Some(number) {
             self.out_of_order.push(number);
@@ -394,7 +398,9 @@ mod tests {
     fn what_comes_again_says_so_unless_a_broker_died_in_between() {
         let mut stream = stream(2);
         stream.delivered(first("s 0"));
-        stream.death();
+        stream.dying(true);
+        stream.delivered(first("s 0"));
+        stream.dying(false);
         stream.delivered(first("s 0"));
         stream.consumed(0);
         assert!(stream.sums().is_kept(), "{}", stream.broken());
@@ -402,7 +408,7 @@ mod tests {
         stream.delivered(first("s 1"));
         assert_eq!(
             (stream.sums().unmarked_after_death, stream.sums().unmarked),
-            (1, 1)
+            (2, 1)
         );
     }
 

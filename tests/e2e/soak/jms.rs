@@ -110,8 +110,6 @@ fn follow(mut process: Process, streams: &[Arc<Ends>], count: usize) -> Result<(
         };
         if line.starts_with("ended ") {
             done += 1;
-        } else if line.starts_with("failed ") {
-            return Err(line);
         } else if !note(&line, streams) {
             eprintln!("jms: {line}");
         }

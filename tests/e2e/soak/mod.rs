@@ -234,9 +234,12 @@ impl Soak {
             let at = self.began.elapsed().as_secs_f64();
             let who = self.world.seats[self.world.active()].name().to_owned();
             story.push(format!("{at:8.2} s  {fault}, {who} is active"));
-            self.note(fault);
+            for ends in &self.streams {
+                let mut stream = ends.stream();
+                stream.dying(false); // What the last fault did is over: messages flow.
+                stream.dying(fault.is_death());
+            }
             let said = fault.happen(&mut self.world);
-            self.note(fault); // What was delivered before may have been noted meanwhile.
             self.world.notes.extend(said);
             self.world.heal();
             let hurry = random.u8(0..4) == 0;
@@ -264,12 +267,6 @@ impl Soak {
             self.world.logs()
         );
         assert!(sums.acknowledged > 0 && sums.consumed > 0, "{sums:?}");
-    }
-
-    fn note(&self, fault: Fault) {
-        if fault.is_death() {
-            self.streams.iter().for_each(|ends| ends.stream().death());
-        }
     }
 
     /// A fault that nobody notices tests nothing: messages flow before it.

@@ -12,7 +12,9 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
+import java.util.TreeMap;
 import java.util.UUID;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicInteger;
@@ -38,11 +40,17 @@ import org.apache.qpid.jms.JmsConnectionFactory;
 public final class Soak {
     private static final int TRANSACTION = 5;
     private static final long RECEIVE_MS = 500;
+    /** Longer than the group is ever without an active broker. */
+    private static final long STUCK_NS = 60_000_000_000L;
     private static final String END = "end";
 
     private final JmsConnectionFactory factory;
     private final Path over;
     private final long paceMs;
+    private final Map<String, Long> progress = new ConcurrentHashMap<>();
+    private final Map<String, AtomicInteger> terms = new ConcurrentHashMap<>();
+    /** The number of each stream's next message. */
+    private final Map<String, Long> numbers = new ConcurrentHashMap<>();
     /** The streams whose end mark has come. */
     private final Set<String> marked = ConcurrentHashMap.newKeySet();
 
@@ -55,36 +63,83 @@ public final class Soak {
     public static void main(String[] arguments) throws Exception {
         JmsConnectionFactory factory = new JmsConnectionFactory(arguments[0]);
         Soak soak = new Soak(factory, Path.of(arguments[1]), Long.parseLong(arguments[2]));
-        List<Thread> threads = new ArrayList<>();
+        Map<String, Thread> threads = new TreeMap<>();
         for (int at = 3; at < arguments.length; at++) {
             String client = arguments[at];
             Thread thread = new Thread(() -> soak.run(client), client);
+            threads.put(client, thread);
             thread.start();
-            threads.add(thread);
         }
-        for (Thread thread : threads) {
-            thread.join();
+        while (threads.values().stream().anyMatch(Thread::isAlive)) {
+            Thread.sleep(1_000);
+            threads.values().stream().filter(Thread::isAlive).forEach(soak::wakeIfStuck);
         }
         System.exit(0);
     }
 
+    /**
+     * This client waits for ever where the connection is lost while it makes a transacted session anew
+     * (JmsLocalTransactionContext.onConnectionRecovery, docs/client.md): the program gives such a connection up.
+     */
+    private void wakeIfStuck(Thread thread) {
+        long since = progress.getOrDefault(thread.getName(), System.nanoTime());
+        if (System.nanoTime() - since > STUCK_NS) {
+            say("stuck " + thread.getName());
+            progressed(thread.getName());
+            thread.interrupt();
+        }
+    }
+
+    private void progressed(String client) {
+        progress.put(client, System.nanoTime());
+    }
+
     private void run(String client) {
-        String kind = client.substring(0, client.indexOf(':'));
         String stream = client.substring(client.indexOf(':') + 1);
+        while (!serve(client, stream)) {}
+        say("ended " + client);
+    }
+
+    /** Works with one connection; returns whether all is done. */
+    private boolean serve(String client, String stream) {
+        String kind = client.substring(0, client.indexOf(':'));
         boolean transacted = kind.endsWith("-transacted");
-        AtomicInteger term = new AtomicInteger();
-        try (Connection connection = factory.createConnection()) {
-            ((JmsConnection) connection).addConnectionListener(new Interruptions(term));
+        AtomicInteger term = terms.computeIfAbsent(client, named -> new AtomicInteger());
+        JmsConnection connection = null;
+        try {
+            progressed(client);
+            connection = (JmsConnection) factory.createConnection();
+            connection.addConnectionListener(new Interruptions(term));
             connection.start();
             if (kind.startsWith("send")) {
                 send(open(connection, transacted), stream, transacted);
             } else {
                 while (!receive(open(connection, transacted), stream, transacted, term)) {}
             }
-            say("ended " + client);
-        } catch (JMSException | InterruptedException failed) {
-            say("failed " + client + ": " + failed);
+            return true;
+        } catch (JMSException | InterruptedException lost) {
+            say("gave up a connection of " + client + ": " + lost);
+            Thread.interrupted();
+            term.incrementAndGet();
+            return false;
+        } finally {
+            abandon(connection);
         }
+    }
+
+    /** Closes a connection that may be stuck. */
+    private static void abandon(Connection connection) {
+        Thread closing = new Thread(() -> {
+            try {
+                if (connection != null) {
+                    connection.close();
+                }
+            } catch (JMSException gone) {
+                // It is over either way.
+            }
+        });
+        closing.setDaemon(true);
+        closing.start();
     }
 
     private static Session open(Connection connection, boolean transacted) throws JMSException {
@@ -93,26 +148,25 @@ public final class Soak {
 
     private void send(Session session, String stream, boolean transacted) throws JMSException, InterruptedException {
         MessageProducer producer = session.createProducer(session.createQueue("soak." + stream));
-        long number = 0;
         while (!Files.exists(over)) {
+            progressed(Thread.currentThread().getName());
+            long number = numbers.getOrDefault(stream, 0L);
             int count = transacted ? TRANSACTION : 1;
             List<String> texts = new ArrayList<>();
             for (int index = 0; index < count; index++) {
                 say("sending " + stream + " " + number);
                 texts.add(stream + " " + number++);
             }
-            if (transmit(session, producer, texts, transacted)) {
-                texts.forEach(text -> say("acknowledged " + text));
-            }
+            numbers.put(stream, number);
+            transmit(session, producer, texts, transacted);
+            texts.forEach(text -> say("acknowledged " + text));
             Thread.sleep(paceMs);
         }
-        while (!transmit(session, producer, List.of(stream + " " + END), transacted)) {
-            Thread.sleep(paceMs);
-        }
+        transmit(session, producer, List.of(stream + " " + END), transacted);
     }
 
-    /** Returns whether it is acknowledged; otherwise its outcome is unknown. What is sent again has its old id. */
-    private boolean transmit(Session session, MessageProducer producer, List<String> texts, boolean transacted)
+    /** Returns when it is acknowledged; otherwise its outcome is unknown. What is sent again has its old id. */
+    private void transmit(Session session, MessageProducer producer, List<String> texts, boolean transacted)
             throws JMSException, InterruptedException {
         List<Message> messages = new ArrayList<>();
         for (String text : texts) {
@@ -128,18 +182,15 @@ public final class Soak {
                 if (transacted) {
                     session.commit();
                 }
-                return true;
+                return;
             } catch (TransactionRolledBackException lost) {
                 if (String.valueOf(lost.getMessage()).contains("duplicate id")) {
-                    return true; // It had been committed before.
+                    return; // It had been committed before.
                 }
                 Thread.sleep(paceMs);
             } catch (JMSException unknown) {
                 say("unknown " + texts + ": " + unknown);
-                if (transacted) {
-                    undo(session);
-                }
-                return false;
+                throw unknown;
             }
         }
     }
@@ -151,6 +202,7 @@ public final class Soak {
     private boolean receive(Session session, String stream, boolean transacted, AtomicInteger term) throws JMSException {
         MessageConsumer consumer = session.createConsumer(session.createQueue("soak." + stream));
         while (true) {
+            progressed(Thread.currentThread().getName());
             List<String> taken = new ArrayList<>();
             int before = term.get();
             try {
@@ -170,6 +222,9 @@ public final class Soak {
                 if (!certain) {
                     say("unknown " + taken + ": " + lost);
                     settle("perhaps", stream, taken);
+                }
+                if (!(lost instanceof TransactionRolledBackException)) {
+                    throw lost; // This connection is given up.
                 }
                 session.close();
                 return false;
@@ -205,14 +260,6 @@ public final class Soak {
             if (!text.equals(stream + " " + END)) {
                 say(what + " " + text);
             }
-        }
-    }
-
-    private static void undo(Session session) {
-        try {
-            session.rollback();
-        } catch (JMSException lost) {
-            // It is rolled back with its connection.
         }
     }
 
