@@ -16,3 +16,4 @@ mod soak;
 mod stage;
 mod subscriptions;
 mod transactions;
+mod watchers;
