@@ -41,7 +41,8 @@ pub enum NamingError {
         /// The revision of the directory that was read.
         revision: Revision,
     },
-    /// A broker group exports the name, but not now. Waiting for the rebind is worth it.
+    /// A broker group exports the name, or has announced it and is promoting for the first time, but not now. Waiting
+    /// for the rebind is worth it.
     #[error("{name} is unavailable ({reason}): group {group}, epoch {epoch}, since revision {since}")]
     NameUnavailable {
         /// The name asked for.
