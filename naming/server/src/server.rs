@@ -30,7 +30,8 @@ const ACCEPT_FAILURES_MAX: u32 = 100;
 
 /// A running naming server.
 ///
-/// Dropping it ends it at once, without waiting for answers under way; whatever was acknowledged is durable.
+/// Dropping it ends it at once, without waiting for answers under way; whatever was acknowledged is durable. It
+/// blocks the thread for the write under way, but not longer than `Limits::stop_timeout`.
 pub struct Server {
     local_addr: SocketAddr,
     dispatcher: Arc<Dispatcher>,
@@ -38,6 +39,8 @@ pub struct Server {
     stopped: watch::Receiver<Option<StopReason>>,
     accepting: Option<JoinHandle<()>>,
     helpers: Vec<JoinHandle<()>>,
+    /// Whether the data directory was given up already.
+    is_over: bool,
 }
 
 impl Server {
@@ -91,6 +94,7 @@ impl Server {
             stopped,
             accepting: Some(accepting),
             helpers,
+            is_over: false,
         })
     }
 
@@ -144,6 +148,7 @@ impl Server {
         }
         let limit = self.dispatcher.limits.stop_timeout;
         self.dispatcher.replica.stop(limit).await;
+        self.is_over = true;
     }
 }
 
@@ -154,11 +159,15 @@ impl Drop for Server {
         for helper in self.helpers.drain(..).chain(self.accepting.take()) {
             helper.abort();
         }
-        self.dispatcher.replica.abandon();
+        if !self.is_over {
+            self.dispatcher
+                .replica
+                .abandon(self.dispatcher.limits.stop_timeout);
+        }
     }
 }
 
-/// Makes a snapshot whenever the log in memory is large enough.
+/// Makes a snapshot whenever the log is large enough.
 async fn compact(replica: Replica, log_full: Arc<Notify>) {
     loop {
         log_full.notified().await;

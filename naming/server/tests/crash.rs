@@ -27,10 +27,13 @@ fn serve() {
     let Ok(data) = std::env::var(DATA) else {
         return;
     };
+    let (told, mut end) = tokio::sync::mpsc::channel(1);
     // Whoever started this has gone when standard input ends.
-    std::thread::spawn(|| {
-        let mut buffer = [0; 64];
-        while matches!(io::stdin().read(&mut buffer), Ok(count) if count > 0) {}
+    std::thread::spawn(move || {
+        for word in io::stdin().lines().map_while(Result::ok) {
+            // The one word that counts is the first one.
+            let _ = told.blocking_send(word);
+        }
         std::process::exit(1);
     });
     let mut options = NamingOptions::new(data);
@@ -40,16 +43,22 @@ fn serve() {
     };
     options.storage.segment_bytes = 256 << 10;
     options.storage.snapshot_writes = 300;
+    options.limits.stop_timeout = Duration::from_millis(500);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         match Server::start(options).await {
             Ok(server) => {
                 println!("listening {}", server.local_addr());
-                std::future::pending::<()>().await;
+                match end.recv().await.as_deref() {
+                    Some("stop") => server.stop().await,
+                    Some(_) | None => drop(server),
+                }
+                println!("ended");
             }
             Err(error) => println!("refused {error}"),
         }
     });
+    runtime.shutdown_background();
 }
 
 /// A server in a process of its own. Dropping it kills it.
@@ -104,6 +113,11 @@ impl Served {
         }
     }
 
+    fn tell(&mut self, word: &str) {
+        let stdin = self.child.stdin.as_mut().expect("its input");
+        writeln!(stdin, "{word}").expect("told");
+    }
+
     fn kill(mut self) {
         self.child.kill().expect("killed");
         self.child.wait().expect("its end");
@@ -141,10 +155,14 @@ impl Client {
         }
     }
 
-    fn ask(&mut self, words: &[&str]) -> io::Result<Frame> {
+    fn send(&mut self, words: &[&str]) -> io::Result<()> {
         let mut command = Vec::new();
         write_command(words, &mut command);
-        self.stream.write_all(&command)?;
+        self.stream.write_all(&command)
+    }
+
+    fn ask(&mut self, words: &[&str]) -> io::Result<Frame> {
+        self.send(words)?;
         loop {
             if let Some((frame, used)) =
                 parse_frame(&self.input, &Limits::default()).map_err(io::Error::other)?
@@ -337,8 +355,7 @@ fn a_full_disk_ends_writes_loudly_and_loses_nothing() {
     assert!(refusal.starts_with("SERVICEUNAVAILABLE"), "{refusal}");
     assert!(bound > 10, "{bound}");
     check_impaired(addr, &mut client, bound);
-    let stdin = served.child.stdin.as_mut().expect("its input");
-    stdin.write_all(b"again\n").expect("told");
+    served.tell("again");
     let mut client = Client::connect(served.addr());
     check_bound(&mut client, bound);
     let written = client
@@ -347,24 +364,22 @@ fn a_full_disk_ends_writes_loudly_and_loses_nothing() {
     assert!(matches!(written, Frame::Bulk(_)), "{written:?}");
 }
 
-/// A shim whose syncs fail while a file exists.
+/// A shim whose syncs fail while one file exists, and hang while another one does.
 const SHIM: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
-static int broken(void) { const char *path = getenv("BREAK_SYNC"); return path && access(path, F_OK) == 0; }
-int fdatasync(int fd) {
-    int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
-    if (broken()) { errno = EIO; return -1; }
+static int there(const char *name) { const char *path = getenv(name); return path && access(path, F_OK) == 0; }
+static int sync_with(const char *call, int fd) {
+    int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, call);
+    while (there("HANG_SYNC")) usleep(10000);
+    if (there("BREAK_SYNC")) { errno = EIO; return -1; }
     return real(fd);
 }
-int fsync(int fd) {
-    int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
-    if (broken()) { errno = EIO; return -1; }
-    return real(fd);
-}
+int fdatasync(int fd) { return sync_with("fdatasync", fd); }
+int fsync(int fd) { return sync_with("fsync", fd); }
 "#;
 
 /// The compiled shim; `None` where there is no C compiler.
@@ -422,4 +437,36 @@ fn a_sync_that_fails_ends_writes_loudly_and_loses_nothing() {
     served.kill();
     let served = Served::here(&data);
     check_bound(&mut Client::connect(served.addr()), 50);
+}
+
+#[test]
+fn a_server_over_a_disk_that_hangs_ends_in_time() {
+    let directory = TempDir::new().expect("a directory");
+    let Some(shim) = shim(directory.path()) else {
+        return skipped("no C compiler");
+    };
+    let (data, hanging) = (directory.path().join("data"), directory.path().join("hanging"));
+    for (value, word) in [(1, "stop"), (2, "drop")] {
+        let mut command = Command::new(exe());
+        command
+            .args(ARGUMENTS)
+            .env("LD_PRELOAD", &shim)
+            .env("HANG_SYNC", &hanging);
+        let mut served = Served::start(command, &data);
+        let mut client = Client::connect(served.addr());
+        let object = format!(r#"{{"type":"value","value":{value}}}"#);
+        let bound = client.ask(&["REBIND", "kept", &object]).expect("an answer");
+        assert!(matches!(bound, Frame::Bulk(_)), "{bound:?}");
+        std::fs::write(&hanging, "").expect("a file");
+        client.send(&["REBIND", "late", &object]).expect("sent");
+        let began = Instant::now();
+        served.tell(word);
+        served.line("ended");
+        let took = began.elapsed();
+        assert!(took < PATIENCE / 2, "{word} took {took:?}");
+        served.kill();
+        std::fs::remove_file(&hanging).expect("removed");
+        let served = Served::here(&data);
+        assert_eq!(Client::connect(served.addr()).value("kept"), value);
+    }
 }

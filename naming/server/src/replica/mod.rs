@@ -336,7 +336,7 @@ impl Replica {
         }
     }
 
-    /// Stops for good, within `limit`: a disk that does not answer holds nobody up. What was acknowledged is
+    /// Stops for good, within twice `limit`: a disk that does not answer holds nobody up. What was acknowledged is
     /// durable already.
     pub(crate) async fn stop(&self, limit: Duration) {
         match timeout(limit, self.raft.shutdown()).await {
@@ -344,27 +344,42 @@ impl Replica {
             Ok(Err(error)) => tracing::warn!(%error, "the replica did not end well"),
             Err(_) => tracing::warn!(?limit, "the replica did not end in time"),
         }
-        let releasing = self.clone();
-        let released = tokio::task::spawn_blocking(move || releasing.release());
-        match timeout(limit, released).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => tracing::warn!("the journal did not close"),
-            Err(_) => tracing::warn!(
-                ?limit,
-                "the disk did not answer in time: the data directory stays locked"
-            ),
+        let (sender, released) = oneshot::channel();
+        self.release(move || {
+            // Whoever waits may have given up.
+            let _ = sender.send(());
+        });
+        if !matches!(timeout(limit, released).await, Ok(Ok(()))) {
+            still_locked(limit);
         }
     }
 
-    /// Nothing in the data directory changes once its lock, which is the journal's, is released.
-    fn release(&self) {
-        self.snapshots.close();
-        self.journal.close();
+    /// Releases the data directory on a thread of its own, which a disk that does not answer holds up and nobody
+    /// else. Nothing in the directory changes once its lock, which is the journal's, is released.
+    fn release(&self, released: impl FnOnce() + Send + 'static) {
+        let (snapshots, journal) = (self.snapshots.clone(), self.journal.clone());
+        let thread = std::thread::Builder::new().name("naming-release".to_owned());
+        let started = thread.spawn(move || {
+            snapshots.close();
+            journal.close();
+            released();
+        });
+        if let Err(error) = started {
+            tracing::warn!(%error, "no thread releases the data directory");
+        }
     }
 
-    /// Releases the data directory without waiting for anything but the writes under way.
-    pub(crate) fn abandon(&self) {
-        self.release();
+    /// Releases the data directory without waiting for anything but the writes under way, and not longer than `limit`
+    /// for these. Blocks the thread.
+    pub(crate) fn abandon(&self, limit: Duration) {
+        let (sender, released) = std::sync::mpsc::sync_channel(1);
+        self.release(move || {
+            // Whoever waits may have given up.
+            let _ = sender.send(());
+        });
+        if released.recv_timeout(limit).is_err() {
+            still_locked(limit);
+        }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let raft = self.raft.clone();
             runtime.spawn(async move { raft.shutdown().await });
@@ -381,6 +396,13 @@ impl Replica {
         let reason = self.failure().unwrap_or_else(|| fatal.to_string());
         NamingError::ServiceUnavailable { reason }
     }
+}
+
+fn still_locked(limit: Duration) {
+    tracing::warn!(
+        ?limit,
+        "the disk did not answer in time: the data directory stays locked"
+    );
 }
 
 fn unavailable(reason: &str) -> NamingError {
