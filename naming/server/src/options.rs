@@ -237,10 +237,11 @@ impl Default for Limits {
 pub struct Storage {
     /// Size of one journal segment in bytes. Default 16 MiB.
     pub segment_bytes: u64,
-    /// Writes after which a snapshot is made and the log before it is released. Default 50,000.
+    /// Writes after which a snapshot is made and the log before it is released; half as many as the last snapshot
+    /// holds names, where that is more. Default 200,000.
     pub snapshot_writes: u64,
-    /// Bytes of log after which a snapshot is made, whatever the number of writes. Default 64 MiB. The log
-    /// since the last snapshot is also in memory.
+    /// Bytes of log after which a snapshot is made, whatever the number of writes; half as many as the last snapshot
+    /// has, where that is more. Default 64 MiB.
     pub snapshot_log_bytes: u64,
     /// How many entries before a snapshot stay in the log, for replicas that lag. Default 0: a cluster of one
     /// has none.
@@ -251,7 +252,7 @@ impl Default for Storage {
     fn default() -> Self {
         Self {
             segment_bytes: 16 << 20,
-            snapshot_writes: 50_000,
+            snapshot_writes: 200_000,
             snapshot_log_bytes: 64 << 20,
             entries_kept: 0,
         }

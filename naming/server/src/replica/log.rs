@@ -1,8 +1,8 @@
 //! The Raft log on the journal.
 //!
-//! Entries since the last purge are also in memory, so that nothing is ever read back from the disk while
-//! the server runs. The journal holds what happened, in order: entries, votes, truncations, purges and the
-//! last committed entry. Reading it from the beginning gives the log.
+//! Entries are also in memory until they are applied, so that nothing is ever read back from the disk while the server
+//! runs: a cluster of one has nobody else to read them for. The journal holds what happened, in order: entries, votes,
+//! truncations, purges and the last committed entry. Reading it from the beginning gives the log.
 //!
 //! Invariant: an entry, a vote or a truncation is reported as stored only after the journal's own
 //! acknowledgement. The committed entry rides along with the next batch: it is older than the truth after
@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,10 +25,13 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::options::Storage;
 
-use super::types::{Entry, LogId, Proposal, TypeConfig, Vote};
+use super::snapshot::SnapshotDir;
+use super::types::{Entry, LogId, Payload, Proposal, TypeConfig, Vote};
 
 /// Bytes of one batch, beyond which an append is split.
 const PIECE_BYTES: u64 = 16 << 20;
+/// The room for encoding is given back where an entry needed more than this.
+const ROOM_KEPT: usize = 4 << 20;
 /// How long an append waits before it asks again whether the disk has caught up.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
 
@@ -47,23 +51,26 @@ mod kind {
 pub(crate) struct Log {
     /// Consecutive entries after `purged`.
     entries: VecDeque<Kept>,
+    /// How many of them, the first ones, were applied: nobody reads these any more.
+    applied: usize,
     purged: Option<LogId>,
     vote: Option<Vote>,
     committed: Option<LogId>,
     /// Whether `committed` is newer than what the journal knows.
     committed_pending: bool,
-    /// What the entries in memory hold.
+    /// What the entries hold.
     size: Size,
     /// What was left of it by the last purge.
     kept: Size,
 }
 
-/// How much a part of the log holds.
-#[derive(Clone, Copy, Default)]
-struct Size {
-    /// Bytes of the entries as they are encoded.
-    bytes: u64,
-    writes: u64,
+/// How much a part of the log, or a snapshot, holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    /// Bytes as they are encoded.
+    pub(super) bytes: u64,
+    /// Writes; of a snapshot, names.
+    pub(super) writes: u64,
 }
 
 impl Size {
@@ -85,16 +92,48 @@ impl Size {
         self.writes -= other.writes;
     }
 
-    /// Whether it is beyond `limit` and has doubled since the last purge.
-    fn is_beyond(self, limit: Self, kept: Self) -> bool {
-        self.bytes > limit.bytes.max(2 * kept.bytes) || self.writes > limit.writes.max(2 * kept.writes)
+    /// Whether a log of this size is worth a snapshot: it is beyond `limit` and beyond half of the snapshot there is,
+    /// and has doubled since the last purge left `kept`. So a large directory is written again no more often than
+    /// its log fills half of its room, and what a start has to apply stays in proportion to what it has to load.
+    fn is_beyond(self, limit: Self, snapshot: Self, kept: Self) -> bool {
+        let is_more = |of: fn(Self) -> u64| of(self) > of(limit).max(of(snapshot) / 2).max(2 * of(kept));
+        is_more(|size| size.bytes) || is_more(|size| size.writes)
     }
 }
 
 struct Kept {
-    entry: Entry,
+    id: LogId,
+    /// `None` once it was applied.
+    payload: Option<Payload>,
     seq: u64,
     size: Size,
+}
+
+impl Kept {
+    fn entry(&self) -> io::Result<Entry> {
+        let payload = self.payload.clone().ok_or_else(|| {
+            io::Error::other(format!(
+                "entry {} was applied and is not in memory",
+                self.id.index()
+            ))
+        })?;
+        Ok(Entry::new(self.id, payload))
+    }
+}
+
+/// How far the state machine has come: the index behind the last entry that it has applied.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Applied(Arc<AtomicU64>);
+
+impl Applied {
+    pub(super) fn tell(&self, last: Option<LogId>) {
+        self.0
+            .store(last.map_or(0, |id| id.index() + 1), Ordering::Release);
+    }
+
+    fn end(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// A record of the journal that cannot be understood.
@@ -166,16 +205,31 @@ impl Log {
     fn push(&mut self, entry: Entry, seq: u64, bytes: u64) {
         let size = Size::of(&entry, bytes);
         self.size.add(size);
-        self.entries.push_back(Kept { entry, seq, size });
+        self.entries.push_back(Kept {
+            id: entry.log_id,
+            payload: Some(entry.payload),
+            seq,
+            size,
+        });
+    }
+
+    /// Gives up what the entries before index `end` say, which were applied.
+    fn forget_before(&mut self, end: u64) {
+        while let Some(kept) = self.entries.get_mut(self.applied)
+            && kept.id.index() < end
+        {
+            kept.payload = None;
+            self.applied += 1;
+        }
     }
 
     fn first_index(&self) -> Option<u64> {
-        self.entries.front().map(|kept| kept.entry.index())
+        self.entries.front().map(|kept| kept.id.index())
     }
 
     fn next_index(&self) -> u64 {
         match self.entries.back() {
-            Some(kept) => kept.entry.index() + 1,
+            Some(kept) => kept.id.index() + 1,
             None => self.purged.map_or(0, |id| id.index() + 1),
         }
     }
@@ -185,22 +239,24 @@ impl Log {
         while self
             .entries
             .back()
-            .is_some_and(|kept| kept.entry.index() >= keep_below)
+            .is_some_and(|kept| kept.id.index() >= keep_below)
         {
             if let Some(kept) = self.entries.pop_back() {
                 self.size.subtract(kept.size);
             }
         }
+        self.applied = self.applied.min(self.entries.len());
     }
 
     fn purge(&mut self, upto: LogId) {
         while self
             .entries
             .front()
-            .is_some_and(|kept| kept.entry.index() <= upto.index())
+            .is_some_and(|kept| kept.id.index() <= upto.index())
         {
             if let Some(kept) = self.entries.pop_front() {
                 self.size.subtract(kept.size);
+                self.applied = self.applied.saturating_sub(1);
             }
         }
         self.purged = Some(upto);
@@ -208,14 +264,12 @@ impl Log {
     }
 
     fn last_id(&self) -> Option<LogId> {
-        self.entries
-            .back()
-            .map_or(self.purged, |kept| Some(kept.entry.log_id()))
+        self.entries.back().map_or(self.purged, |kept| Some(kept.id))
     }
 
-    fn range(&self, range: &impl RangeBounds<u64>) -> Vec<Entry> {
+    fn range(&self, range: &impl RangeBounds<u64>) -> io::Result<Vec<Entry>> {
         let Some(first) = self.first_index() else {
-            return Vec::new();
+            return Ok(Vec::new());
         };
         let from = match range.start_bound() {
             Bound::Included(&at) => at,
@@ -230,13 +284,10 @@ impl Log {
         }
         .min(self.next_index());
         if from >= to {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let at = |index: u64| usize::try_from(index - first).unwrap_or(usize::MAX);
-        self.entries
-            .range(at(from)..at(to))
-            .map(|kept| kept.entry.clone())
-            .collect()
+        self.entries.range(at(from)..at(to)).map(Kept::entry).collect()
     }
 
     /// Adds what the journal must know besides, and does not yet.
@@ -287,15 +338,26 @@ fn encode<T: serde::Serialize>(value: &T) -> io::Result<Vec<u8>> {
 pub(crate) struct LogStore {
     log: Arc<Mutex<Log>>,
     journal: Journal,
-    /// Told when the log in memory passes `limit`.
+    /// Told when the log is worth a snapshot.
     full: Arc<Notify>,
     limit: Size,
+    snapshots: SnapshotDir,
+    applied: Applied,
     /// Bytes that may wait in the journal.
     pending_max: u64,
+    /// Room in which entries are encoded, one after the other.
+    room: Vec<u8>,
 }
 
 impl LogStore {
-    pub(crate) fn new(log: Log, journal: Journal, storage: &Storage, full: Arc<Notify>) -> Self {
+    pub(crate) fn new(
+        log: Log,
+        journal: Journal,
+        storage: &Storage,
+        full: Arc<Notify>,
+        snapshots: SnapshotDir,
+        applied: Applied,
+    ) -> Self {
         let limit = Size {
             bytes: storage.snapshot_log_bytes,
             writes: storage.snapshot_writes,
@@ -305,6 +367,9 @@ impl LogStore {
             journal,
             full,
             limit,
+            snapshots,
+            applied,
+            room: Vec::new(),
             pending_max: daymark_journal::Options::default().max_pending_bytes,
         }
     }
@@ -316,7 +381,7 @@ impl LogStore {
 
     /// Writes one batch and waits until it is durable.
     async fn store(&self, batch: Batch) -> io::Result<Seqs> {
-        self.room(batch.bytes()).await;
+        self.wait_for_room(batch.bytes()).await;
         let (sender, answer) = oneshot::channel();
         let seqs = self
             .journal
@@ -349,17 +414,21 @@ impl LogStore {
                 done(result.map(|_| ()).map_err(io::Error::other));
             })
             .map_err(io::Error::other)?;
+        log.forget_before(self.applied.end());
         for (seq, (entry, bytes)) in (seqs.first..).zip(entries) {
             log.push(entry, seq, bytes);
         }
-        if log.size.is_beyond(self.limit, log.kept) {
+        if log
+            .size
+            .is_beyond(self.limit, self.snapshots.newest_size(), log.kept)
+        {
             self.full.notify_one();
         }
         Ok(())
     }
 
     /// Returns when the journal has room for another batch. Nobody else submits meanwhile.
-    async fn room(&self, bytes: u64) {
+    async fn wait_for_room(&self, bytes: u64) {
         let limit = self.pending_max;
         while self.journal.failed().is_none() {
             let pending = self.journal.stats().pending_bytes;
@@ -379,10 +448,12 @@ struct Piece {
 }
 
 impl Piece {
-    fn add(&mut self, entry: Entry) -> io::Result<()> {
-        let body = encode(&entry)?;
-        self.batch.push(kind::ENTRY, &[&body]);
-        self.entries.push((entry, body.len() as u64));
+    /// Encodes an entry in `room`, whatever was there.
+    fn add(&mut self, entry: Entry, room: &mut Vec<u8>) -> io::Result<()> {
+        room.clear();
+        *room = postcard::to_extend(&entry, std::mem::take(room)).map_err(io::Error::other)?;
+        self.batch.push(kind::ENTRY, &[room]);
+        self.entries.push((entry, room.len() as u64));
         Ok(())
     }
 }
@@ -392,7 +463,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry>, io::Error> {
-        Ok(self.log().range(&range))
+        self.log().range(&range)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -443,17 +514,20 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         for entry in entries {
             if piece.batch.bytes() > PIECE_BYTES {
                 let full = std::mem::take(&mut piece);
-                self.room(full.batch.bytes()).await;
+                self.wait_for_room(full.batch.bytes()).await;
                 // The journal acknowledges in order, so the last piece speaks for this one.
                 self.submit(full.batch, full.entries, |_| ())?;
             }
-            piece.add(entry)?;
+            piece.add(entry, &mut self.room)?;
+        }
+        if self.room.capacity() > ROOM_KEPT {
+            self.room = Vec::new();
         }
         if piece.batch.is_empty() {
             callback.io_completed(Ok(()));
             return Ok(());
         }
-        self.room(piece.batch.bytes()).await;
+        self.wait_for_room(piece.batch.bytes()).await;
         self.submit(piece.batch, piece.entries, |result| callback.io_completed(result))
     }
 
@@ -534,14 +608,14 @@ mod tests {
         let body = encode(&(id(0), Older::Normal(command.clone()))).expect("encoded");
         let log = replayed(&[(kind::SINGLE, body), entry(1)]).expect("a log");
         assert_eq!((indexes(&log), log.size.writes), (vec![0, 1], 1));
-        let EntryPayload::Normal(proposal) = &log.entries[0].entry.payload else {
-            panic!("not a command: {}", log.entries[0].entry);
+        let Some(EntryPayload::Normal(proposal)) = &log.entries[0].payload else {
+            panic!("not a command: {:?}", log.entries[0].payload);
         };
         assert_eq!(&*proposal.0, &[command]);
     }
 
     fn indexes(log: &Log) -> Vec<u64> {
-        log.entries.iter().map(|kept| kept.entry.index()).collect()
+        log.entries.iter().map(|kept| kept.id.index()).collect()
     }
 
     #[test]
@@ -558,6 +632,38 @@ mod tests {
         assert_eq!(indexes(&replayed(&records).expect("a log")), [6, 7]);
         let all_gone = [entry(5), entry(6), purge(6)];
         assert_eq!(replayed(&all_gone).expect("a log").last_id(), Some(id(6)));
+    }
+
+    #[test]
+    fn entries_that_were_applied_are_in_memory_no_more_and_count_on() {
+        let mut log = replayed(&[entry(0), entry(1), entry(2), entry(3)]).expect("a log");
+        let bytes = log.size.bytes;
+        log.forget_before(2);
+        assert!(log.range(&(0..4)).is_err());
+        assert_eq!(log.range(&(2..4)).expect("kept").len(), 2);
+        assert_eq!((log.last_id(), log.size.bytes), (Some(id(3)), bytes));
+        log.purge(id(0));
+        log.forget_before(3);
+        assert!(log.range(&(2..4)).is_err());
+        assert_eq!(log.range(&(3..4)).expect("kept").len(), 1);
+        log.truncate_after(Some(id(1)));
+        log.push(Entry::new(id(2), EntryPayload::Blank), 9, 1);
+        assert_eq!(log.range(&(2..)).expect("kept").len(), 1);
+    }
+
+    #[test]
+    fn a_log_is_worth_a_snapshot_beyond_its_limit_and_half_of_the_last_one() {
+        let size = |bytes, writes| Size { bytes, writes };
+        let limit = size(100, 10);
+        let beyond = |log: Size, snapshot, kept| log.is_beyond(limit, snapshot, kept);
+        let none = Size::default();
+        assert!(beyond(size(101, 0), none, none) && beyond(size(0, 11), none, none));
+        assert!(!beyond(size(100, 10), none, none));
+        let large = size(1_000, 100);
+        assert!(!beyond(size(500, 50), large, none));
+        assert!(beyond(size(501, 0), large, none) && beyond(size(0, 51), large, none));
+        assert!(!beyond(size(160, 16), none, size(80, 8)));
+        assert!(beyond(size(161, 0), none, size(80, 8)));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{BasicNode, EntryPayload, OptionalSend, RaftSnapshotBuilder, StoredMembership};
 
+use super::log::Applied;
 use super::snapshot::{SnapshotDir, SnapshotFile};
 use super::types::{Entry, LogId, Membership, Outcome, SnapshotMeta, TypeConfig};
 use crate::leases::Leases;
@@ -32,6 +33,8 @@ pub(crate) struct Machine {
     /// The changes since the last root was published.
     unpublished: Vec<Arc<ChangeSet>>,
     last_applied: Option<LogId>,
+    /// Where the log learns of `last_applied`.
+    applied: Applied,
     membership: Membership,
     state: Arc<State>,
     leases: Arc<Leases>,
@@ -53,11 +56,13 @@ impl Machine {
         state: Arc<State>,
         leases: Arc<Leases>,
         snapshots: SnapshotDir,
+        applied: Applied,
     ) -> Self {
         Self {
             working: empty,
             unpublished: Vec::new(),
             last_applied: None,
+            applied,
             membership: StoredMembership::default(),
             state,
             leases,
@@ -113,6 +118,7 @@ impl Machine {
     /// Makes the batch visible, then answers those who wait for it.
     fn finish(&mut self, aftermath: Aftermath) {
         self.publish();
+        self.applied.tell(self.last_applied);
         if aftermath.memberships_changed {
             self.leases.follow(&self.working, Instant::now());
         }
@@ -185,9 +191,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
         meta: &SnapshotMeta,
         snapshot: SnapshotFile,
     ) -> Result<(), io::Error> {
-        let loaded = blocking(move || snapshot.read()).await?;
-        self.working = loaded;
+        self.working = blocking(move || snapshot.read()).await?;
+        self.snapshots.note_names(self.working.names());
         self.last_applied = meta.last_log_id;
+        self.applied.tell(self.last_applied);
         self.membership = meta.last_membership.clone();
         self.unpublished.clear();
         if self.has_readers {

@@ -24,7 +24,7 @@ use openraft::{BasicNode, Config, Raft, ReadPolicy, SnapshotPolicy};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{timeout, timeout_at};
 
-use self::log::{Log, LogStore};
+use self::log::{Applied, Log, LogStore};
 use self::machine::Machine;
 use self::network::NoPeers;
 use self::proposer::Waiting;
@@ -65,7 +65,7 @@ pub(crate) struct Started {
     pub(crate) state: Arc<State>,
     pub(crate) leases: Arc<Leases>,
     pub(crate) identity: Identity,
-    /// Told when the log in memory is large enough for a snapshot.
+    /// Told when the log is large enough for a snapshot.
     pub(crate) log_full: Arc<Notify>,
 }
 
@@ -97,9 +97,22 @@ pub(crate) async fn start(options: &NamingOptions) -> Result<Started, StartError
     let empty = Directory::new(identity.limits);
     let state = Arc::new(State::new(empty.clone(), options.limits.reply_bytes_max));
     let leases = Arc::new(Leases::default());
-    let machine = Machine::new(empty, state.clone(), leases.clone(), snapshots.clone());
-    let log_full = Arc::new(Notify::new());
-    let store = LogStore::new(log, journal.clone(), &options.storage, log_full.clone());
+    let (log_full, applied) = (Arc::new(Notify::new()), Applied::default());
+    let machine = Machine::new(
+        empty,
+        state.clone(),
+        leases.clone(),
+        snapshots.clone(),
+        applied.clone(),
+    );
+    let store = LogStore::new(
+        log,
+        journal.clone(),
+        &options.storage,
+        log_full.clone(),
+        snapshots.clone(),
+        applied,
+    );
     let config = config(&identity, &options.storage)?;
     let raft = Raft::new(identity.node, Arc::new(config), NoPeers, store, machine)
         .await

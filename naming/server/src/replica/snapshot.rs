@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use daymark_naming_core::{Directory, SnapshotReader};
 
+use super::log::Size;
 use super::types::SnapshotMeta;
 use crate::identity::{make, replace};
 
@@ -33,12 +34,13 @@ pub(crate) struct SnapshotDir {
     writing: Arc<Writing>,
 }
 
-/// Whether snapshots may be written.
+/// Whether snapshots may be written, and how much the newest one holds.
 #[derive(Debug, Default)]
 struct Writing {
     /// Held while a snapshot is written.
     turn: Mutex<()>,
     over: AtomicBool,
+    newest: Mutex<Size>,
 }
 
 impl Writing {
@@ -67,10 +69,35 @@ impl SnapshotDir {
                 fs::remove_file(path)?;
             }
         }
-        Ok(Self {
+        let opened = Self {
             dir: dir.into(),
             writing: Arc::default(),
-        })
+        };
+        if let Some(newest) = opened.files()?.last() {
+            let bytes = fs::metadata(newest)?.len();
+            // How many names it holds is told once it is loaded.
+            opened.note(Size { bytes, writes: 0 });
+        }
+        Ok(opened)
+    }
+
+    /// How much the newest snapshot holds; nothing where there is none.
+    pub(super) fn newest_size(&self) -> Size {
+        *self.newest_lock()
+    }
+
+    /// Takes down how many names the newest snapshot turned out to hold.
+    pub(super) fn note_names(&self, names: usize) {
+        self.newest_lock().writes = names as u64;
+    }
+
+    fn note(&self, size: Size) {
+        *self.newest_lock() = size;
+    }
+
+    fn newest_lock(&self) -> MutexGuard<'_, Size> {
+        // Two numbers are whole whatever happens.
+        self.writing.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The newest snapshot.
@@ -119,6 +146,10 @@ impl SnapshotDir {
             write_block(&mut file, &[])?;
             file.flush()
         })?;
+        self.note(Size {
+            bytes: fs::metadata(&path)?.len(),
+            writes: directory.names() as u64,
+        });
         for older in self.files()?.into_iter().filter(|other| *other < path) {
             // One that stays costs disk, nothing else; the next snapshot tries again.
             let _ = fs::remove_file(older);
