@@ -47,8 +47,8 @@ impl Directory {
         if attributes == bound.attributes {
             return Ok(Effect::nothing());
         }
-        let object = bound.object.clone();
-        Ok(self.put(place, object, attributes))
+        let (object, created) = (bound.object.clone(), bound.created);
+        Ok(self.put(place, object, attributes, Some(created)))
     }
 }
 

@@ -27,7 +27,7 @@ impl Directory {
         }
         self.limits.check_name(&name)?;
         self.limits.check_names(self.tree.len() + 1)?;
-        Ok(self.put(name, object.clone(), attributes.clone()))
+        Ok(self.put(name, object.clone(), attributes.clone(), None))
     }
 
     /// A context may be rebound to a context, which gives it other attributes and keeps what is below it.
@@ -45,7 +45,8 @@ impl Directory {
             refuse_other_revision(&name, expected, Revision(0))?;
             self.limits.check_name(&name)?;
             self.limits.check_names(self.tree.len() + 1)?;
-            return Ok(self.put(name, object.clone(), attributes.cloned().unwrap_or_default()));
+            let attributes = attributes.cloned().unwrap_or_default();
+            return Ok(self.put(name, object.clone(), attributes, None));
         };
         refuse_owned(bound)?;
         refuse_other_revision(&name, expected, bound.revision)?;
@@ -56,8 +57,8 @@ impl Directory {
         if bound.object == *object && bound.attributes == *attributes {
             return Ok(Effect::nothing());
         }
-        let attributes = attributes.clone();
-        Ok(self.put(name, object.clone(), attributes))
+        let (attributes, created) = (attributes.clone(), bound.created);
+        Ok(self.put(name, object.clone(), attributes, Some(created)))
     }
 
     pub(crate) fn unbind(&mut self, name: &Name, expected: Option<Revision>) -> Result<Effect, NamingError> {
@@ -102,19 +103,24 @@ impl Directory {
         Ok(self.take(name))
     }
 
-    /// Binds a name that was checked and says what happened to it.
-    pub(crate) fn put(&mut self, name: Name, object: Object, attributes: Attributes) -> Effect {
+    /// Binds a name that was checked and says what happened to it. `created` is when it was first bound, where it is.
+    pub(crate) fn put(
+        &mut self,
+        name: Name,
+        object: Object,
+        attributes: Attributes,
+        created: Option<Revision>,
+    ) -> Effect {
         let revision = self.revision.next();
-        let before = self.tree.find(&name);
         let binding = Arc::new(Binding {
             name: name.clone(),
             object,
             attributes,
-            created: before.map_or(revision, |bound| bound.created),
+            created: created.unwrap_or(revision),
             revision,
             owner: None,
         });
-        let kind = bound_or_rebound(before.is_some(), Arc::clone(&binding));
+        let kind = bound_or_rebound(created.is_some(), Arc::clone(&binding));
         self.tree.insert(binding);
         Effect::changed(vec![Change { name, kind }])
     }

@@ -12,7 +12,6 @@ use imbl::{OrdMap, Vector};
 use crate::limits::Limits;
 
 /// The answer to a write, and the time of its command.
-#[derive(Clone)]
 pub(crate) struct Answered {
     pub(crate) written: Arc<Written>,
     pub(crate) at_unix_ms: u64,
@@ -21,14 +20,14 @@ pub(crate) struct Answered {
 /// The window of remembered answers. A clone is O(1).
 #[derive(Clone, Default)]
 pub(crate) struct Operations {
-    answers: OrdMap<OpId, Answered>,
-    /// Oldest first.
-    order: Vector<OpId>,
+    answers: OrdMap<OpId, Arc<Written>>,
+    /// With the times of their commands, oldest first.
+    order: Vector<(OpId, u64)>,
 }
 
 impl Operations {
     pub(crate) fn answer(&self, op: OpId) -> Option<&Arc<Written>> {
-        self.answers.get(&op).map(|answer| &answer.written)
+        self.answers.get(&op)
     }
 
     /// Remembers an answer and forgets the oldest ones.
@@ -39,29 +38,24 @@ impl Operations {
 
     /// Remembers an answer and forgets none. False if the id is known already.
     pub(crate) fn push(&mut self, op: OpId, answer: Answered) -> bool {
-        if self.answers.insert(op, answer).is_some() {
+        if self.answers.insert(op, answer.written).is_some() {
             return false;
         }
-        self.order.push_back(op);
+        self.order.push_back((op, answer.at_unix_ms));
         true
     }
 
     pub(crate) fn shrink(&mut self, limits: &Limits) {
-        let now_unix_ms = self.order.back().map_or(0, |newest| self.time_of(newest));
-        while let Some(oldest) = self.order.front() {
+        let now_unix_ms = self.order.back().map_or(0, |(_, at_unix_ms)| *at_unix_ms);
+        while let Some(&(oldest, at_unix_ms)) = self.order.front() {
             let is_too_many = self.order.len() as u64 > limits.operations_kept;
-            let age_ms = now_unix_ms.saturating_sub(self.time_of(oldest));
+            let age_ms = now_unix_ms.saturating_sub(at_unix_ms);
             if !is_too_many && age_ms <= limits.operations_kept_ms {
                 return;
             }
-            if let Some(oldest) = self.order.pop_front() {
-                self.answers.remove(&oldest);
-            }
+            self.order.pop_front();
+            self.answers.remove(&oldest);
         }
-    }
-
-    fn time_of(&self, op: &OpId) -> u64 {
-        self.answers.get(op).map_or(0, |answer| answer.at_unix_ms)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -70,10 +64,13 @@ impl Operations {
 
     /// Up to `count` answers from the `from`th on, oldest first.
     pub(crate) fn page(&self, from: usize, count: usize) -> Vec<(OpId, Answered)> {
-        let ids = (from..self.order.len())
+        let kept = (from..self.order.len())
             .take(count)
             .filter_map(|at| self.order.get(at));
-        ids.filter_map(|op| Some((*op, self.answers.get(op)?.clone())))
-            .collect()
+        kept.filter_map(|&(op, at_unix_ms)| {
+            let written = self.answers.get(&op)?.clone();
+            Some((op, Answered { written, at_unix_ms }))
+        })
+        .collect()
     }
 }
