@@ -28,7 +28,7 @@ impl Attributes {
     pub fn set(&mut self, id: &str, values: Vec<String>) {
         let mut all = self.owned();
         all.insert(id.to_ascii_lowercase(), (id.to_owned(), values));
-        *self = Self::packed(all.into_values());
+        *self = Self::packed(&all.into_values().collect::<Vec<_>>());
     }
 
     /// The values of one attribute; `None` where it is absent.
@@ -44,7 +44,7 @@ impl Attributes {
         let mut all = self.owned();
         let was_there = all.remove(&id.to_ascii_lowercase()).is_some();
         if was_there {
-            *self = Self::packed(all.into_values());
+            *self = Self::packed(&all.into_values().collect::<Vec<_>>());
         }
         was_there
     }
@@ -71,7 +71,8 @@ impl Attributes {
     pub fn selected<S: AsRef<str>>(&self, ids: &[S]) -> Self {
         let is_wanted = |id: &str| ids.iter().any(|wanted| wanted.as_ref().eq_ignore_ascii_case(id));
         let wanted = self.iter().filter(|(id, _)| is_wanted(id));
-        Self::packed(wanted.map(|(id, values)| (id, values.collect::<Vec<_>>())))
+        let wanted = wanted.map(|(id, values)| (id, values.collect()));
+        Self::packed::<_, &str>(&wanted.collect::<Vec<_>>())
     }
 
     /// Whether there are none.
@@ -94,9 +95,13 @@ impl Attributes {
         self.iter().map(owned).collect()
     }
 
-    /// Puts attributes that are sorted and distinct into one piece.
-    fn packed<I: AsRef<str>, V: AsRef<str>>(attributes: impl Iterator<Item = (I, Vec<V>)>) -> Self {
-        let mut text = String::new();
+    /// Puts attributes that are sorted and distinct into one piece, which is made once in its size.
+    fn packed<I: AsRef<str>, V: AsRef<str>>(attributes: &[(I, Vec<V>)]) -> Self {
+        let bytes = |(id, values): &(I, Vec<V>)| {
+            let texts: usize = values.iter().map(|value| text_bytes(value.as_ref())).sum();
+            text_bytes(id.as_ref()) + number_bytes(values.len()) + texts
+        };
+        let mut text = String::with_capacity(attributes.iter().map(bytes).sum());
         for (id, values) in attributes {
             push_text(id.as_ref(), &mut text);
             push_number(values.len(), &mut text);
@@ -158,6 +163,21 @@ fn push_number(mut number: usize, text: &mut String) {
     }
 }
 
+/// How many digits `push_number` writes.
+const fn number_bytes(number: usize) -> usize {
+    let bits = usize::BITS - number.leading_zeros();
+    if bits == 0 {
+        1
+    } else {
+        bits.div_ceil(DIGIT_BITS) as usize
+    }
+}
+
+/// How many bytes `push_text` writes.
+const fn text_bytes(part: &str) -> usize {
+    number_bytes(part.len()) + part.len()
+}
+
 fn push_text(part: &str, text: &mut String) {
     push_number(part.len(), text);
     text.push_str(part);
@@ -207,7 +227,7 @@ impl<I: AsRef<str>, V: AsRef<str>> FromIterator<(I, Vec<V>)> for Attributes {
             all.dedup_by(|a, b| a.0.as_ref().eq_ignore_ascii_case(b.0.as_ref()));
             all.reverse();
         }
-        Self::packed(all.into_iter())
+        Self::packed(&all)
     }
 }
 
@@ -386,6 +406,15 @@ mod tests {
         let all: Vec<_> = attributes.iter().map(|(id, _)| id).collect();
         assert_eq!(all, ["a", "B"]);
         assert_eq!(list(&attributes, "b"), Some(vec!["2".to_owned()]));
+    }
+
+    #[test]
+    fn a_piece_is_counted_as_it_is_written() {
+        for number in [0, 1, 63, 64, 4_095, 4_096, 262_143, 262_144, usize::MAX] {
+            let mut text = String::new();
+            push_number(number, &mut text);
+            assert_eq!(text.len(), number_bytes(number), "{number}");
+        }
     }
 
     #[test]

@@ -178,7 +178,11 @@ impl Index {
     pub(crate) fn replace(&self, directory: &Directory, publish: impl FnOnce()) {
         self.turn.fetch_add(1, Ordering::SeqCst);
         for shard in &self.shards {
-            *lock(shard) = Shard::default();
+            *lock(shard) = Shard {
+                // Names spread evenly; where a part gets more than its share it grows once.
+                slots: HashTable::with_capacity(directory.names() / SHARDS),
+                ..Shard::default()
+            };
         }
         let (root, mut after) = (Name::root(), None);
         loop {
