@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         ["as-daymark", ..] => return daymark_cli::main_with(arguments.into_iter().skip(1)),
         ["as-floor", "echo", bytes] => number(bytes).and_then(|bytes| block_on(floor::echo(bytes))),
         ["as-floor", "hello", bytes] => number(bytes).and_then(|bytes| block_on(floor::hello(bytes))),
+        ["as-floor", "journal", dir] => block_on(floor::journal_behind_tcp(Path::new(dir))),
         ["as-floor", "broadcast", bytes] => number(bytes).and_then(|bytes| block_on(floor::broadcast(bytes))),
         ["as-load", work, address, clients] => as_load(work, address, clients),
         sections => block_on(bench(sections)),
@@ -222,6 +223,8 @@ fn lookups_over_http(
 
 fn durable_rebinds(table: &mut Table, naming: &Peer, dir: &Path, durable: &Durable) -> Outcome<()> {
     let bytes = payload(4711);
+    let behind = dir.join("journal-behind-tcp").display().to_string();
+    let behind = peer::own(&["as-floor", "journal", &behind])?;
     let mut round = 0;
     let measured = medians(|| {
         round += 1;
@@ -229,18 +232,34 @@ fn durable_rebinds(table: &mut Table, naming: &Peer, dir: &Path, durable: &Durab
         let bare = floor::journal(&dir.join(format!("journal-{round}")), bytes, WRITERS, TIME)?;
         Ok([
             Some(loaded(Work::Rebind, naming, WRITERS)?),
+            Some(loaded(Work::RebindShared, naming, WRITERS)?),
+            Some(loaded(Work::Rebind, &behind, WRITERS)?),
+            Some(loaded(Work::RebindShared, &behind, WRITERS)?),
             Some(bare),
             etcd.and_then(|etcd| table.peer(loaded(Work::Put, etcd, WRITERS))),
             zookeeper.and_then(|zookeeper| table.peer(loaded(Work::SetData, zookeeper, WRITERS))),
         ])
     })?;
-    let [ours, bare, etcd, zookeeper] = measured;
-    let others = [
-        ("etcd put", etcd, 5.0),
-        ("ZooKeeper setData", zookeeper, 5.0),
-        ("bare journal", bare, 0.6),
+    let [alone, shared, behind_alone, behind_shared, bare, etcd, zookeeper] = measured;
+    let few = load::SHARED_CONNECTIONS;
+    let rows = [
+        ("a connection each".to_owned(), alone, behind_alone),
+        (
+            format!("on {few} connections, which is how etcd is asked"),
+            shared,
+            behind_shared,
+        ),
     ];
-    table.figure("durable rebinds, 64 writers", "/s", ours.unwrap_or(0.0), &others);
+    for (shape, ours, behind) in rows {
+        let others = [
+            ("etcd put", etcd, 5.0),
+            ("ZooKeeper setData", zookeeper, 5.0),
+            ("bare journal, in its own process", bare, 0.6),
+            ("bare journal behind TCP, in the same shape", behind, 0.6),
+        ];
+        let what = format!("durable rebinds, {WRITERS} writers, {shape}");
+        table.figure(&what, "/s", ours.unwrap_or(0.0), &others);
+    }
     Ok(())
 }
 

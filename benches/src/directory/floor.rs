@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use daymark_journal::{Batch, Holder, Journal, Locked, Options};
+use daymark_naming_proto::resp::{Limits, parse_command};
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper::{Request, Response, body::Incoming};
@@ -16,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 
 use super::watchers::WATCHES;
 use crate::{Outcome, other};
@@ -117,15 +118,63 @@ pub async fn broadcast(bytes: usize) -> Outcome<()> {
     }
 }
 
+/// Appends every RESP array (a command) as it came to a bare journal in `dir`, and answers once it is durable: what is
+/// left of a durable server without anything that it serves.
+///
+/// # Errors
+/// That it cannot listen, or that the directory cannot be used.
+pub async fn journal_behind_tcp(dir: &Path) -> Outcome<()> {
+    let journal = open(dir)?;
+    let listener = listen().await?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let journal = journal.clone();
+        tokio::spawn(async move {
+            // The client has gone, or said what is no command.
+            let _ = append_for(stream, journal).await;
+        });
+    }
+}
+
+async fn append_for(mut stream: TcpStream, journal: Journal) -> Outcome<()> {
+    stream.set_nodelay(true)?;
+    let mut input = Vec::new();
+    while stream.read_buf(&mut input).await? > 0 {
+        let (mut batch, mut at) = (Batch::with_capacity(input.len()), 0);
+        while let Some(used) = parse_command(&input[at..], &mut Vec::new(), &Limits::default())? {
+            batch.push(0, &[&input[at..at + used]]);
+            at += used;
+        }
+        input.drain(..at);
+        if batch.is_empty() {
+            continue;
+        }
+        let answers = "+OK\r\n".repeat(batch.len());
+        let (sender, durable) = oneshot::channel();
+        journal.submit(batch, move |appended| {
+            // Where the connection has ended nobody waits.
+            let _ = sender.send(appended);
+        })?;
+        durable.await??;
+        stream.write_all(answers.as_bytes()).await?;
+    }
+    Ok(())
+}
+
+fn open(dir: &Path) -> Outcome<Journal> {
+    let locked = Locked::acquire(dir, &Holder::here("bench"), Options::default())?;
+    let next = locked.epoch() + 1;
+    let (journal, _) = locked.begin(next)?.recover(|_| Ok::<(), String>(()))?;
+    Ok(journal)
+}
+
 /// Appends records of `bytes` bytes to a bare journal in `dir` from `writers` threads that wait for each one.
 /// Returns how many a second became durable.
 ///
 /// # Errors
 /// That the directory cannot be used.
 pub fn journal(dir: &Path, bytes: usize, writers: usize, time: Duration) -> Outcome<f64> {
-    let locked = Locked::acquire(dir, &Holder::here("bench"), Options::default())?;
-    let next = locked.epoch() + 1;
-    let (journal, _) = locked.begin(next)?.recover(|_| Ok::<(), String>(()))?;
+    let journal = open(dir)?;
     let body = vec![0x5A; bytes];
     let began = Instant::now();
     let appended = std::thread::scope(|scope| {

@@ -8,14 +8,17 @@ use tokio::task::JoinSet;
 use super::{NAMES, attributes, etcd, key, object, resp, scrambled, zookeeper};
 use crate::{Outcome, other};
 
-/// How many connections carry the calls to etcd; HTTP/2 carries several on each.
-const ETCD_CONNECTIONS: usize = 8;
+/// How many connections clients that share share: those of etcd, whose HTTP/2 carries several calls on each, and
+/// those of Daymark where it is asked in the same shape.
+pub const SHARED_CONNECTIONS: usize = 8;
 
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Daymark: `REBIND` over RESP.
+    /// Daymark: `REBIND` over RESP, a connection for each client.
     Rebind,
+    /// Daymark: `REBIND` over RESP, the clients on a few connections.
+    RebindShared,
     /// etcd: `Put`.
     Put,
     /// etcd: a serializable `Range` over one key.
@@ -31,8 +34,9 @@ pub enum Work {
 }
 
 impl Work {
-    const ALL: [(&'static str, Self); 7] = [
+    const ALL: [(&'static str, Self); 8] = [
         ("rebind", Self::Rebind),
+        ("rebind-shared", Self::RebindShared),
         ("put", Self::Put),
         ("range", Self::Range),
         ("set-data", Self::SetData),
@@ -70,11 +74,12 @@ impl Work {
 /// # Errors
 /// The first one of any client.
 pub async fn run(work: Work, address: &str, clients: usize, time: Duration) -> Outcome<f64> {
-    let mut connections = Vec::new();
-    let at = |client: usize, connections: &[etcd::Client]| connections[client % ETCD_CONNECTIONS].clone();
-    if matches!(work, Work::Put | Work::Range | Work::FillEtcd) {
-        for _ in 0..ETCD_CONNECTIONS {
-            connections.push(etcd::Client::connect(address).await?);
+    let (mut to_etcd, mut to_daymark) = (Vec::new(), Vec::new());
+    for _ in 0..SHARED_CONNECTIONS {
+        match work {
+            Work::Put | Work::Range | Work::FillEtcd => to_etcd.push(etcd::Client::connect(address).await?),
+            Work::RebindShared => to_daymark.push(resp::Shared::connect(address).await?),
+            Work::Rebind | Work::SetData | Work::GetData | Work::FillZooKeeper => {}
         }
     }
     let mut tasks = JoinSet::new();
@@ -87,8 +92,14 @@ pub async fn run(work: Work, address: &str, clients: usize, time: Duration) -> O
         };
         match work {
             Work::Rebind => tasks.spawn(rebind(address.to_owned(), share)),
-            Work::Put | Work::FillEtcd => tasks.spawn(put(at(client, &connections), share)),
-            Work::Range => tasks.spawn(range(at(client, &connections), share)),
+            Work::RebindShared => tasks.spawn(rebind_shared(
+                to_daymark[client % SHARED_CONNECTIONS].clone(),
+                share,
+            )),
+            Work::Put | Work::FillEtcd => {
+                tasks.spawn(put(to_etcd[client % SHARED_CONNECTIONS].clone(), share))
+            }
+            Work::Range => tasks.spawn(range(to_etcd[client % SHARED_CONNECTIONS].clone(), share)),
             Work::SetData | Work::GetData | Work::FillZooKeeper => {
                 tasks.spawn(zookeeper(work, address.to_owned(), share))
             }
@@ -136,6 +147,17 @@ async fn rebind(address: String, share: Share) -> Outcome<u64> {
     Ok(done)
 }
 
+async fn rebind_shared(client: resp::Shared, share: Share) -> Outcome<u64> {
+    let mut done = 0;
+    for index in share.indices() {
+        client
+            .ask(&["REBIND", &key(index), &object(index), "ATTRS", &attributes(index)])
+            .await?;
+        done += 1;
+    }
+    Ok(done)
+}
+
 /// The value in the peers: as long as the one in Daymark.
 fn value(index: u64) -> String {
     format!("{}{}", object(index), attributes(index))
@@ -168,7 +190,7 @@ async fn zookeeper(work: Work, address: String, share: Share) -> Outcome<u64> {
             Work::GetData => client.get_data(&path).await?,
             Work::SetData => client.set_data(&path, &value(index)).await?,
             Work::FillZooKeeper => client.create(&path, &value(index)).await?,
-            Work::Rebind | Work::Put | Work::Range | Work::FillEtcd => {
+            Work::Rebind | Work::RebindShared | Work::Put | Work::Range | Work::FillEtcd => {
                 return Err(other("not ZooKeeper's work").into());
             }
         }

@@ -3,6 +3,8 @@
 use daymark_naming_proto::resp::{Frame, Limits, parse_frame, write_command};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{attributes, key, object};
 use crate::{Outcome, other};
@@ -110,6 +112,86 @@ impl Client {
         self.add(words);
         self.send().await?;
         self.frame().await
+    }
+}
+
+/// One connection that several clients share, each of which waits for its own reply.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    commands: mpsc::UnboundedSender<Asked>,
+}
+
+/// A command, and who waits for the reply.
+type Asked = (Vec<u8>, oneshot::Sender<Frame>);
+
+impl Shared {
+    /// Connects.
+    ///
+    /// # Errors
+    /// That nobody answers there.
+    pub async fn connect(address: &str) -> Outcome<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let (reading, writing) = stream.into_split();
+        let (commands, asked) = mpsc::unbounded_channel();
+        let (waiting, awaited) = mpsc::unbounded_channel();
+        tokio::spawn(send_together(asked, writing, waiting));
+        tokio::spawn(hand_out(reading, awaited));
+        Ok(Self { commands })
+    }
+
+    /// One command, one reply.
+    ///
+    /// # Errors
+    /// That the connection ended, or an error of the server.
+    pub async fn ask(&self, words: &[&str]) -> Outcome<Frame> {
+        let mut command = Vec::new();
+        write_command(words, &mut command);
+        let (sender, reply) = oneshot::channel();
+        let ended = || other("the connection ended");
+        self.commands.send((command, sender)).map_err(|_| ended())?;
+        let frame = reply.await.map_err(|_| ended())?;
+        if let Frame::Error(error) = frame {
+            return Err(error.into());
+        }
+        Ok(frame)
+    }
+}
+
+/// Sends the commands that wait together.
+async fn send_together(
+    mut asked: mpsc::UnboundedReceiver<Asked>,
+    mut stream: OwnedWriteHalf,
+    waiting: mpsc::UnboundedSender<oneshot::Sender<Frame>>,
+) {
+    let (mut together, mut output) = (Vec::new(), Vec::new());
+    while asked.recv_many(&mut together, 64).await > 0 {
+        output.clear();
+        for (command, sender) in together.drain(..) {
+            output.extend_from_slice(&command);
+            // Where nobody reads any more, whoever asked is told by the end of the channel.
+            let _ = waiting.send(sender);
+        }
+        if stream.write_all(&output).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Hands each reply to the one who has waited longest. Ends with the connection, and so does everybody's waiting.
+async fn hand_out(mut stream: OwnedReadHalf, mut awaited: mpsc::UnboundedReceiver<oneshot::Sender<Frame>>) {
+    let mut input = Vec::new();
+    while matches!(stream.read_buf(&mut input).await, Ok(1..)) {
+        let mut at = 0;
+        while let Ok(Some((frame, used))) = parse_frame(&input[at..], &Limits::default()) {
+            at += used;
+            let Some(sender) = awaited.recv().await else {
+                return;
+            };
+            // A client that has ended needs no reply.
+            let _ = sender.send(frame);
+        }
+        input.drain(..at);
     }
 }
 
