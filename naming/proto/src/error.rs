@@ -186,7 +186,7 @@ pub enum NamingError {
         /// How much is allowed.
         limit: u64,
     },
-    /// The request was not answered in time: its outcome is unknown (`TimeLimitExceededException`).
+    /// The request was not answered in time: its outcome is unknown (`CommunicationException`).
     #[error("no answer within {waited_ms} ms: the outcome is unknown")]
     TimedOut {
         /// How long it waited.

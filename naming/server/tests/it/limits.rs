@@ -372,3 +372,35 @@ async fn every_limit_is_documented_with_its_default_and_told() {
     assert_eq!(limits, serde_json::Value::Object(documented("limits")));
     assert_eq!(naming.resp().await.json(&["LIMITS"]).await, told);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_is_not_durable_in_time_has_an_unknown_outcome_and_may_be_there_later() {
+    let naming = Naming::start_with(|options| options.limits.write_timeout = Duration::ZERO).await;
+    let mut resp = naming.resp().await;
+    let (code, text) = resp.error(&["BIND", "q", &queue("q")]).await;
+    assert!(
+        code == "TIMEDOUT" && text.contains("outcome is unknown"),
+        "{code} {text}"
+    );
+    let found = naming.http("GET", "/v1/names/q?wait=20s", "").await;
+    assert_eq!(found.status, 200, "{}", found.body);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopping_server_does_not_wait_for_a_peer_that_takes_no_answers() {
+    let stall = Duration::from_secs(3_600);
+    let naming = Naming::start_with(|options| {
+        options.limits.stall_timeout = stall;
+        options.limits.stop_timeout = Duration::from_millis(100);
+    })
+    .await;
+    let mut resp = naming.resp().await;
+    resp.json(&["BIND", "q", &queue(&"x".repeat(60_000))]).await;
+    let mut deaf = naming.resp().await;
+    let mut lookups = Vec::new();
+    for _ in 0..2_000 {
+        write_command(&["LOOKUP", "q"], &mut lookups);
+    }
+    deaf.send_bytes(&lookups).await;
+    soon("a stop", naming.server.stop()).await;
+}
