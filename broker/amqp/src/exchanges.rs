@@ -164,6 +164,7 @@ const fn credit(delivery_count: u32, link_credit: u32, drain: bool) -> Performat
         available: None,
         drain,
         echo: false,
+        transactional: false,
     })
 }
 

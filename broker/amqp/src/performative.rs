@@ -146,6 +146,9 @@ pub(crate) struct Flow {
     pub(crate) available: Option<u32>,
     pub(crate) drain: bool,
     pub(crate) echo: bool,
+    /// What the credit brings is to be acquired by a transaction (§4.4.3). Only read: this engine asks for no
+    /// such thing.
+    pub(crate) transactional: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -385,7 +388,23 @@ fn flow(list: &mut List<'_>) -> Result<Flow> {
         available: list.uint("available")?,
         drain: list.boolean("drain")?,
         echo: list.boolean("echo")?,
+        transactional: names_transaction(list)?,
     })
+}
+
+/// Whether the properties of a flow hold a `txn-id`. Everything else in them is the peer's own business.
+fn names_transaction(list: &mut List<'_>) -> Result<bool> {
+    let Some(mut raw) = list.raw()? else {
+        return Ok(false);
+    };
+    let mut properties = raw.map()?;
+    while !properties.is_empty() {
+        let is_id = properties.text("key")? == Some("txn-id");
+        if properties.raw()?.is_some() && is_id {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn put_flow(buf: &mut Vec<u8>, flow: &Flow) {

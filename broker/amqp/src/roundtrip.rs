@@ -273,6 +273,7 @@ fn flow() -> impl Strategy<Value = Performative> {
                 available: link.3,
                 drain: flags[0],
                 echo: flags[1],
+                transactional: false,
             })
         },
     )

@@ -5,6 +5,55 @@ mod common;
 use common::*;
 use daymark_amqp::*;
 
+/// A flow on handle 0 that gives credit for five messages, with these properties.
+fn flow_with(properties: &[u8]) -> Vec<u8> {
+    let mut fields = vec![
+        0x43, 0x52, 9, 0x43, 0x52, 9, 0x43, 0x43, 0x52, 5, 0x40, 0x42, 0x42,
+    ];
+    fields.extend(properties);
+    let mut body = vec![0, 0x53, 0x13, 0xc0, u8::try_from(fields.len() + 1).unwrap(), 11];
+    body.extend(fields);
+    frame(0, 0, &body)
+}
+
+#[test]
+fn acquiring_by_a_transaction_is_refused_and_other_properties_of_a_flow_are_not() {
+    let mut pair = Pair::open();
+    let (session, _) = pair.session();
+    let (here, there) = pair.receiving_link(session, "l");
+    let harmless = [&[0xc1, 8, 2, 0xa3, 3][..], b"foo", &[0x52, 1]].concat();
+    pair.server.input(&flow_with(&harmless), pair.now);
+    let credited = Event::Credit {
+        link: there,
+        credit: 5,
+        drain: false,
+    };
+    assert_eq!(poll(&mut pair.server), [credited]);
+    let acquiring = [&[0xc1, 12, 2, 0xa3, 6][..], b"txn-id", &[0xa0, 1, 7]].concat();
+    pair.server.input(&flow_with(&acquiring), pair.now);
+    assert_eq!(poll(&mut pair.server), []);
+    let told = pair.at_client();
+    let [
+        Event::LinkDetached {
+            link,
+            closed: true,
+            error: Some(error),
+            by_peer: true,
+            ..
+        },
+    ] = &told[..]
+    else {
+        panic!("{told:?}")
+    };
+    assert_eq!((*link, &error.condition), (here, &condition::NOT_IMPLEMENTED));
+    pair.client.detach(here, true, None).unwrap();
+    let ended = pair.at_server();
+    assert!(
+        matches!(&ended[..], [Event::LinkDetached { link, by_peer: false, .. }] if *link == there),
+        "{ended:?}"
+    );
+}
+
 struct Transacted {
     pair: Pair,
     session: SessionId,

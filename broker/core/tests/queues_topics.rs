@@ -390,8 +390,8 @@ fn a_temporary_topic_goes_with_its_owner_and_nothing_of_it_is_stored() {
         lifetime: Lifetime::Owner(world.owner),
         ..QueueSettings::default()
     };
-    // Somebody collects whatever is published anywhere.
-    world.queues.subscribe(world.owner, lasting("all", "#")).unwrap();
+    // A durable subscription to it outlives it.
+    world.queues.subscribe(world.owner, lasting("s", "mine")).unwrap();
     world.store();
     let before = world.records.len();
     let topic = world.queues.declare_topic("mine", temporary.clone()).unwrap();
@@ -484,4 +484,40 @@ fn a_queue_under_a_number_that_was_used_before_has_nothing_of_its_predecessor() 
     world.restart();
     let second = world.queues.find("second").unwrap();
     assert_eq!(world.queues.settings_of(second), Some(&QueueSettings::default()));
+}
+
+#[test]
+fn only_its_owner_takes_from_a_temporary_queue_or_topic_and_everybody_may_send() {
+    let mut world = World::new();
+    let bound = QueueSettings {
+        lifetime: Lifetime::Owner(world.owner),
+        ..QueueSettings::default()
+    };
+    let queue = world.queues.declare("reply", bound.clone()).unwrap();
+    let topic = world.queues.declare_topic("private", bound).unwrap();
+    let stranger = world.queues.add_owner();
+    let options = ConsumerOptions::default;
+    let foreign = world.queues.attach_consumer(stranger, 1, queue, options());
+    assert_eq!(foreign, Err(Refused::Foreign));
+    let foreign = world.queues.subscribe(stranger, passing("private"));
+    assert_eq!(foreign, Err(Refused::Foreign));
+    world.listen(2, passing("private"));
+    let (everything, _) = world.queues.subscribe(stranger, passing("#")).unwrap();
+    let listens = world
+        .queues
+        .attach_consumer(stranger, 3, everything, options())
+        .unwrap();
+    world.queues.set_credit(listens, 10, false);
+    world.consumer(4, queue, options(), 10);
+    for to in [queue, topic] {
+        let sends = world.queues.attach_producer(stranger, 5, Some(to)).unwrap();
+        world.queues.publish(sends, None, durable("x"), None).unwrap();
+    }
+    let mut seen = world.seen();
+    seen.sort();
+    assert_eq!(seen, [(2, "x".into()), (4, "x".into())]);
+    let mut overheard = Vec::new();
+    world.queues.take_outbox(stranger, &mut overheard);
+    overheard.retain(|action| matches!(action, Action::Deliver(_)));
+    assert_eq!(overheard, []);
 }

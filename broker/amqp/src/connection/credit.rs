@@ -6,7 +6,7 @@
 use super::link::Link;
 use super::session::End;
 use super::{Command, Connection, Fault};
-use crate::error::CommandError;
+use crate::error::{AmqpError, CommandError, condition};
 use crate::event::{Event, Key, LinkId};
 use crate::performative::{Flow, Performative, Role};
 use crate::ring::{left, serial_before};
@@ -33,6 +33,13 @@ impl Connection {
             return Ok(());
         }
         match link.role {
+            // Messages would be given to a consumer that has not been told to settle them with it.
+            Role::Sender if flow.transactional => {
+                let text = "transactional acquisition: a flow with a txn-id is not supported";
+                let error = AmqpError::new(condition::NOT_IMPLEMENTED, text);
+                let _ = self.detach(LinkId(key), true, Some(error));
+                return Ok(());
+            }
             Role::Sender => {
                 let seen = flow.delivery_count.unwrap_or(link.delivery_count);
                 let credit = left(flow.link_credit.unwrap_or(0), seen, link.delivery_count);

@@ -49,7 +49,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
     ///
     /// # Errors
     /// [`Refused::Gone`] if there is no such owner or queue, [`Refused::InUse`] for a second consumer of a
-    /// subscription that is not shared.
+    /// subscription that is not shared, [`Refused::Foreign`] if the queue goes with another owner.
     pub fn attach_consumer(
         &mut self,
         owner: OwnerId,
@@ -57,7 +57,8 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         queue: QueueId,
         options: ConsumerOptions,
     ) -> Result<ConsumerId, Refused> {
-        let from = self.living_mut(queue).ok_or(Refused::Gone("the queue"))?;
+        let from = self.living(queue).ok_or(Refused::Gone("the queue"))?;
+        self.check_taker(queue.0, owner)?;
         let mut selector = options.selector;
         match &from.kind {
             Kind::Subscription(subscription) => {

@@ -9,7 +9,9 @@ use super::Queues;
 use super::queue::{Place, Queue};
 use super::record::Record;
 use super::topics::Kind;
-use super::types::{Action, ConsumerId, Lifetime, ProducerId, QueueId, QueueSettings, Refused, WhenFull};
+use super::types::{
+    Action, ConsumerId, Lifetime, OwnerId, ProducerId, QueueId, QueueSettings, Refused, WhenFull,
+};
 
 impl<L: Copy, D: Copy> Queues<L, D> {
     pub(super) fn living(&self, queue: QueueId) -> Option<&Queue> {
@@ -55,6 +57,14 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         self.check_count()?;
         self.check_owner(settings.lifetime)?;
         Ok(self.make_queue(name, settings))
+    }
+
+    /// Whether this owner may take messages from a queue or topic.
+    pub(super) fn check_taker(&self, number: u32, owner: OwnerId) -> Result<(), Refused> {
+        match self.queues[number as usize].settings.lifetime {
+            Lifetime::Owner(of) if of != owner => Err(Refused::Foreign),
+            Lifetime::Owner(_) | Lifetime::Permanent | Lifetime::Unused => Ok(()),
+        }
     }
 
     /// Whether the owner that something is to go with is there.

@@ -9,7 +9,7 @@ use super::Queues;
 use super::queue::Queue;
 use super::record::StoredSubscription;
 use super::router;
-use super::types::{Arrival, OwnerId, QueueId, QueueSettings, Refused};
+use super::types::{Arrival, Lifetime, OwnerId, QueueId, QueueSettings, Refused};
 use crate::selector::Selector;
 
 /// What a number stands for.
@@ -150,13 +150,17 @@ impl<L: Copy, D: Copy> Queues<L, D> {
     /// # Errors
     /// [`Refused::InvalidTopic`], [`Refused::TooManyQueues`]; [`Refused::Gone`] without such an owner;
     /// [`Refused::InUse`] if one of this name asks for something else and has a consumer; [`Refused::Nameless`]
-    /// for one that is durable or shared and has no name.
+    /// for one that is durable or shared and has no name; [`Refused::Foreign`] if the topic goes with another
+    /// owner.
     pub fn subscribe(
         &mut self,
         owner: OwnerId,
         wish: Subscription,
     ) -> Result<(QueueId, Subscribed), Refused> {
         check(&wish.topic, true)?;
+        if let Some(&topic) = self.topics.get(wish.topic.as_str()) {
+            self.check_taker(topic, owner)?;
+        }
         let found = self
             .owners
             .fetch(owner.0)
@@ -262,15 +266,24 @@ impl<L: Copy, D: Copy> Queues<L, D> {
     }
 
     fn routes(&mut self, topic: u32) -> Arc<[u32]> {
-        let queue = &mut self.queues[topic as usize];
-        let Kind::Topic(routes) = &mut queue.kind else {
-            return Arc::default();
-        };
-        if routes.version != self.router.version() {
-            routes.version = self.router.version();
-            routes.to = self.router.find(&queue.name).into();
+        let version = self.router.version();
+        let queue = &self.queues[topic as usize];
+        if let Kind::Topic(routes) = &queue.kind
+            && routes.version == version
+        {
+            return Arc::clone(&routes.to);
         }
-        Arc::clone(&routes.to)
+        let mut to = self.router.find(&queue.name);
+        if let Lifetime::Owner(_) = queue.settings.lifetime {
+            // Whoever does not know its name does not get what is published to it.
+            to.retain(|&number| self.queues[number as usize].name == queue.name);
+        }
+        let to: Arc<[u32]> = to.into();
+        if let Kind::Topic(routes) = &mut self.queues[topic as usize].kind {
+            let to = Arc::clone(&to);
+            *routes = Routes { version, to };
+        }
+        to
     }
 
     /// The subscriptions that want this message.

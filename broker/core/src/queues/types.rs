@@ -106,7 +106,8 @@ pub enum Lifetime {
     /// Until it is deleted.
     #[default]
     Permanent,
-    /// As long as this owner. Nothing of it is stored: its messages do not outlive a crash.
+    /// As long as this owner, which alone takes messages from it. Nothing of it is stored: its messages do not
+    /// outlive a crash.
     Owner(OwnerId),
     /// Until it is empty and its last link is gone.
     Unused,
@@ -372,6 +373,9 @@ pub enum Refused {
     /// Something is used, and what was asked for needs it unused.
     #[error("{0} is in use")]
     InUse(&'static str),
+    /// Something that lives as long as its owner gives messages to nobody else.
+    #[error("only the connection that a temporary queue or topic was made for receives from it")]
+    Foreign,
     /// There is no such subscription.
     #[error("there is no such subscription")]
     NotSubscribed,

@@ -269,7 +269,7 @@ pub(super) fn refusal(refused: &Refused) -> AmqpError {
         | Refused::OutOfMemory { .. } => condition::RESOURCE_LIMIT_EXCEEDED,
         Refused::Gone(_) | Refused::NotSubscribed => condition::NOT_FOUND,
         Refused::Nameless | Refused::InvalidTopic { .. } => condition::INVALID_FIELD,
-        Refused::InUse(_) => condition::RESOURCE_LOCKED,
+        Refused::InUse(_) | Refused::Foreign => condition::RESOURCE_LOCKED,
         Refused::TransactionTimedOut { .. } => condition::TRANSACTION_TIMEOUT,
         Refused::DuplicateInTransaction { .. } | Refused::TransactionTooLarge { .. } => {
             condition::TRANSACTION_ROLLBACK

@@ -55,6 +55,7 @@ impl From<Refused> for ManageError {
             Refused::Gone(_)
             | Refused::Nameless
             | Refused::QueueFull { .. }
+            | Refused::Foreign
             | Refused::NotSubscribed
             | Refused::InvalidTopic { .. }
             | Refused::DuplicateInTransaction { .. }
