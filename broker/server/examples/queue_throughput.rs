@@ -15,7 +15,7 @@ use daymark_amqp::message::MessageBuilder;
 use daymark_amqp::{
     AttachOptions, Config, Connection, DeliveryState, Event, LinkId, OpenOptions, Outgoing, SessionId,
 };
-use daymark_broker_server::messaging::{Greeting, Messaging, MessagingConfig, QueueConfig};
+use daymark_broker_server::messaging::{DestinationConfig, Greeting, Messaging, MessagingConfig};
 use daymark_client::proto::{Endpoint, Epoch};
 use daymark_journal::{Holder, Locked, Options};
 
@@ -147,7 +147,7 @@ fn serve(dir: &Path) -> Result<()> {
     let locked = Locked::acquire(dir, &Holder::here("bench"), Options::default())?;
     let epoch = locked.epoch() + 1;
     let config = MessagingConfig {
-        queues: vec![QueueConfig::new("q")],
+        queues: vec![DestinationConfig::new("q")],
         ..MessagingConfig::default()
     };
     let (messaging, _) = Messaging::recover(locked.begin(epoch)?, config)?;

@@ -800,6 +800,10 @@ async fn the_admin_endpoint_of_the_active_broker_manages_destinations_and_a_stan
         (400, bad.clone())
     );
     assert_eq!(
+        problem(put("/v1/queues/x", json!({"export": "X"})).await),
+        (400, bad.clone())
+    );
+    assert_eq!(
         problem(put("/v1/queues/x", json!({"max_bytes": 0})).await),
         (400, bad.clone())
     );
@@ -826,8 +830,8 @@ async fn the_admin_endpoint_of_the_active_broker_manages_destinations_and_a_stan
         json!({"messages_dropped": 0})
     );
     assert_eq!(
-        delete("/v1/topics/made.too?only_if_unused=true").await.status,
-        204
+        delete("/v1/topics/made.too?only_if_unused=true").await.body,
+        json!({"messages_dropped": 0})
     );
     for path in [
         "/v1/queues/made",

@@ -7,8 +7,10 @@ use daymark_amqp::{
     AttachOptions, CloseReason, DeliveryState, Event, Message, OpenOptions, Outcome, RcvSettleMode, Sasl,
     SndSettleMode, Source, Symbol, Target, TargetNode, Value, condition, message::MessageBuilder,
 };
-use daymark_broker_server::messaging::{MessagingConfig, QueueConfig};
-use messaging_support::{Broker, Client, delivery_count, durable, fleeting, numbered, one_queue, text};
+use daymark_broker_server::messaging::{DestinationConfig, MessagingConfig};
+use messaging_support::{
+    Broker, Client, delivery_count, durable, fleeting, numbered, one_queue, served, text,
+};
 use tempfile::tempdir;
 
 fn failed() -> Outcome {
@@ -21,9 +23,7 @@ fn failed() -> Outcome {
 
 #[test]
 fn a_message_goes_from_a_sender_to_a_receiver() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let sender = client.sender("q");
     client.put(sender, durable("one"));
     client.put(sender, fleeting("two"));
@@ -82,9 +82,7 @@ fn clients_enter_with_sasl_or_without() {
 
 #[test]
 fn a_released_message_takes_its_old_place_and_a_failed_one_counts() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let sender = client.sender("q");
     for name in ["a", "b", "c"] {
         client.put(sender, durable(name));
@@ -104,9 +102,7 @@ fn a_released_message_takes_its_old_place_and_a_failed_one_counts() {
 
 #[test]
 fn a_rejected_message_is_gone_where_nobody_wants_dead_letters() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let sender = client.sender("q");
     client.put(sender, durable("bad"));
     client.receiver("q", 1);
@@ -162,9 +158,7 @@ fn competing_consumers_share_within_their_credit() {
 
 #[test]
 fn a_higher_priority_is_delivered_first() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let sender = client.sender("q");
     for (name, priority) in [("low", 1), ("normal", 4), ("high", 8), ("later", 8)] {
         client.put(sender, MessageBuilder::new().priority(priority).text(name));
@@ -177,9 +171,7 @@ fn a_higher_priority_is_delivered_first() {
 
 #[test]
 fn drain_is_answered_after_all_there_was() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let sender = client.sender("q");
     for name in ["a", "b", "c"] {
         client.put(sender, durable(name));
@@ -204,9 +196,7 @@ fn drain_is_answered_after_all_there_was() {
 
 #[test]
 fn a_settled_sender_and_a_settled_receiver_need_no_answers() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let attach = AttachOptions {
         snd_settle_mode: SndSettleMode::Settled,
         ..AttachOptions::from("settled", "q")
@@ -223,9 +213,7 @@ fn a_settled_sender_and_a_settled_receiver_need_no_answers() {
 
 #[test]
 fn both_receiver_settle_modes_end_settled() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let sender = client.sender("q");
     for mode in [RcvSettleMode::First, RcvSettleMode::Second] {
         client.put(sender, durable("x"));
@@ -246,9 +234,7 @@ fn both_receiver_settle_modes_end_settled() {
 
 #[test]
 fn an_anonymous_link_sends_each_message_where_it_says() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let attach = AttachOptions {
         target: Some(Target::Node(TargetNode::default())),
         ..AttachOptions::to("relay", "")
@@ -273,9 +259,7 @@ fn an_anonymous_link_sends_each_message_where_it_says() {
 
 #[test]
 fn an_unknown_queue_is_not_found_unless_clients_may_create_it() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (dir, broker, mut client) = served();
     let error = client.attach_sender(AttachOptions::to("s", "new")).unwrap_err();
     assert_eq!(error.condition, condition::NOT_FOUND);
     assert!(error.to_string().contains("\"new\""), "{error}");
@@ -305,9 +289,7 @@ fn an_unknown_queue_is_not_found_unless_clients_may_create_it() {
 
 #[test]
 fn what_this_broker_does_not_have_is_refused_by_name() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let mut filtered = Source::address("q");
     filtered
         .filter
@@ -364,9 +346,7 @@ fn connections_links_and_messages_beyond_the_limit_are_refused_with_words() {
 
 #[test]
 fn a_message_larger_than_a_frame_arrives_whole() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let sender = client.sender("q");
     let body: Vec<u8> = (0..3_000_000u32).map(|n| n.to_le_bytes()[0]).collect();
     let message = MessageBuilder::new().durable(true).data(&body);
@@ -380,9 +360,9 @@ fn a_message_larger_than_a_frame_arrives_whole() {
 fn a_full_queue_stops_credit_and_goes_on_when_there_is_room() {
     let dir = tempdir().unwrap();
     let config = MessagingConfig {
-        queues: vec![QueueConfig {
+        queues: vec![DestinationConfig {
             max_messages: Some(100),
-            ..QueueConfig::new("q")
+            ..DestinationConfig::new("q")
         }],
         producer_credit: 20,
         ..MessagingConfig::default()
@@ -415,9 +395,7 @@ fn a_full_queue_stops_credit_and_goes_on_when_there_is_room() {
 
 #[test]
 fn a_message_sent_again_with_its_duplicate_id_is_stored_once() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let sender = client.sender("q");
     client.put(sender, numbered("first", "0123456789abcdef0123456789abcdef"));
     client.put(sender, numbered("again", "0123456789abcdef0123456789abcdef"));
@@ -428,9 +406,7 @@ fn a_message_sent_again_with_its_duplicate_id_is_stored_once() {
 
 #[test]
 fn a_malformed_message_is_rejected_and_the_link_goes_on() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let sender = client.sender("q");
     let bad = client.send(sender, Bytes::from_static(b"not a message"));
     let Outcome::Rejected(Some(error)) = client.outcome(sender, bad) else {
@@ -443,9 +419,7 @@ fn a_malformed_message_is_rejected_and_the_link_goes_on() {
 
 #[test]
 fn a_sender_whose_messages_are_turned_down_is_given_credit_all_the_same() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let attach = AttachOptions {
         target: Some(Target::Node(TargetNode::default())),
         ..AttachOptions::to("relay", "")
@@ -492,9 +466,7 @@ fn a_sender_that_aborted_all_it_had_credit_for_is_given_more() {
 
 #[test]
 fn a_stop_closes_connections_and_says_so() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     client.sender("q");
     let stopping = broker.stop_gracefully();
     let CloseReason::Remote(Some(error)) = client.closed() else {
@@ -506,9 +478,7 @@ fn a_stop_closes_connections_and_says_so() {
 
 #[test]
 fn an_accept_just_before_the_close_counts() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let sender = client.sender("q");
     client.put(sender, durable("done"));
     client.receiver("q", 1);
@@ -561,9 +531,7 @@ fn a_consumer_that_lets_the_broker_settle_goes_on_likewise() {
 }
 
 fn cut_off_until_it_settles(settled: bool) {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let sender = client.sender("q");
     for _ in 1..10_500 {
         client.send(sender, fleeting("x"));

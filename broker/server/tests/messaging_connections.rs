@@ -7,7 +7,7 @@ use daymark_amqp::{
 };
 use daymark_broker_server::messaging::{LinkKind, MessagingConfig};
 use daymark_client::proto::BrokerAddress;
-use messaging_support::{Broker, Client, delivery_count, durable, fleeting, one_queue, text};
+use messaging_support::{Broker, Client, delivery_count, durable, fleeting, one_queue, served, text};
 use tempfile::tempdir;
 
 #[test]
@@ -192,9 +192,7 @@ fn an_administrator_sees_and_closes_links_and_connections() {
 
 #[test]
 fn a_link_attached_again_in_another_session_takes_over_from_the_first() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let sender = client.sender("q");
     let first = client.attach_receiver(AttachOptions::from("mine", "q")).unwrap();
     client.amqp.grant_credit(first, 1, false).unwrap();

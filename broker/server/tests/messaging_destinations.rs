@@ -8,19 +8,19 @@ use daymark_amqp::{
     Source, Symbol, Target, TargetNode, Value, ValueRef, condition,
 };
 use daymark_broker_server::messaging::{
-    DRILL_ADDRESS, Full, ManageError, MessagingConfig, QueueConfig, TopicConfig,
+    DRILL_ADDRESS, DestinationConfig, DestinationKind, Full, ManageError, MessagingConfig,
 };
-use messaging_support::{Broker, Client, durable, fleeting, one_queue, text};
+use messaging_support::{Broker, Client, durable, fleeting, one_queue, served, served_with, text};
 use tempfile::tempdir;
 
 /// Queue `q`, which keeps dead letters, topics `news` and `news.eu`.
 fn queue_and_topics() -> MessagingConfig {
     MessagingConfig {
-        queues: vec![QueueConfig {
+        queues: vec![DestinationConfig {
             max_delivery_attempts: 2,
-            ..QueueConfig::new("q")
+            ..DestinationConfig::new("q")
         }],
-        topics: vec![TopicConfig::new("news"), TopicConfig::new("news.eu")],
+        topics: vec![DestinationConfig::new("news"), DestinationConfig::new("news.eu")],
         ..MessagingConfig::default()
     }
 }
@@ -77,9 +77,7 @@ fn coloured(color: &str) -> MessageBuilder {
 
 #[test]
 fn a_consumer_with_a_selector_gets_what_matches_and_leaves_the_rest() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let sender = client.sender("q");
     for color in ["red", "blue", "red"] {
         client.put(sender, coloured(color).text(color));
@@ -107,9 +105,7 @@ fn a_consumer_with_a_selector_gets_what_matches_and_leaves_the_rest() {
 
 #[test]
 fn a_browser_sees_everything_and_takes_nothing() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let sender = client.sender("q");
     for name in ["a", "b", "c"] {
         client.put(sender, durable(name));
@@ -148,9 +144,7 @@ fn made(client: &mut Client, name: &str, kind: &'static str) -> Result<(LinkId, 
 
 #[test]
 fn a_temporary_queue_lives_as_long_as_its_link_and_carries_replies() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let (link, address) = made(&mut client, "mine", "temporary-queue").unwrap();
     let replies = client.receiver(&address, 10);
     let mut other = Client::connect(broker.addr);
@@ -318,9 +312,7 @@ fn a_durable_subscription_has_one_consumer_unless_it_is_shared() {
 
 #[test]
 fn a_message_that_is_rejected_or_fails_too_often_becomes_a_dead_letter_that_says_why() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start_with(dir.path(), queue_and_topics());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served_with(queue_and_topics());
     let sender = client.sender("q");
     client.put(sender, durable("rejected"));
     client.put(sender, durable("failing"));
@@ -364,9 +356,7 @@ fn a_message_that_is_rejected_or_fails_too_often_becomes_a_dead_letter_that_says
 
 #[test]
 fn a_modified_message_comes_back_with_the_annotations_it_was_given() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let sender = client.sender("q");
     client.put(sender, durable("a"));
     client.receiver("q", 2);
@@ -393,9 +383,7 @@ fn a_modified_message_comes_back_with_the_annotations_it_was_given() {
 
 #[test]
 fn a_message_expires_or_waits_for_its_time() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let sender = client.sender("q");
     client.put(sender, MessageBuilder::new().ttl(1).text("gone"));
     broker.until("the expiry", |stats| {
@@ -423,10 +411,10 @@ fn a_message_expires_or_waits_for_its_time() {
 #[test]
 fn a_full_queue_rejects_or_makes_room_where_it_was_told_to() {
     let dir = tempdir().unwrap();
-    let full = |name: &str, when_full| QueueConfig {
+    let full = |name: &str, when_full| DestinationConfig {
         max_messages: Some(1),
         when_full,
-        ..QueueConfig::new(name)
+        ..DestinationConfig::new(name)
     };
     let config = MessagingConfig {
         queues: vec![full("strict", Full::Reject), full("ring", Full::DropOldest)],
@@ -484,8 +472,10 @@ fn addresses_may_carry_the_prefixes_that_clients_are_told() {
 fn an_administrator_makes_purges_and_deletes_queues() {
     let dir = tempdir().unwrap();
     let broker = Broker::start(dir.path());
-    let made = QueueConfig::new("made");
-    broker.wait(broker.messaging.declare_queue(&made)).unwrap();
+    let made = DestinationConfig::new("made");
+    broker
+        .wait(broker.messaging.declare(DestinationKind::Queue, &made))
+        .unwrap();
     let mut client = Client::connect(broker.addr);
     let sender = client.sender("made");
     for name in ["a", "b"] {
@@ -511,14 +501,17 @@ fn an_administrator_makes_purges_and_deletes_queues() {
     assert_eq!((listed.messages, listed.producers), (3, 1));
     assert_eq!(broker.wait(broker.messaging.purge("made")), Ok(3));
     client.put(sender, durable("c"));
-    let unused = broker.wait(broker.messaging.delete_queue("made", true));
+    let unused = broker.wait(broker.messaging.delete(DestinationKind::Queue, "made", true));
     assert!(matches!(unused, Err(ManageError::InUse(_))), "{unused:?}");
-    assert_eq!(broker.wait(broker.messaging.delete_queue("made", false)), Ok(1));
+    assert_eq!(
+        broker.wait(broker.messaging.delete(DestinationKind::Queue, "made", false)),
+        Ok(1)
+    );
     let error = client.detached(sender).expect("the detach says why");
     assert_eq!(error.condition, condition::RESOURCE_DELETED);
     let again = broker.wait(broker.messaging.purge("made"));
     assert!(matches!(again, Err(ManageError::NotFound { .. })), "{again:?}");
-    let configured = broker.wait(broker.messaging.delete_queue("q", false));
+    let configured = broker.wait(broker.messaging.delete(DestinationKind::Queue, "q", false));
     assert!(
         matches!(configured, Err(ManageError::Configured { .. })),
         "{configured:?}"
@@ -535,11 +528,17 @@ fn a_deleted_queue_takes_no_more_messages() {
     let dir = tempdir().unwrap();
     let broker = Broker::start(dir.path());
     broker
-        .wait(broker.messaging.declare_queue(&QueueConfig::new("made")))
+        .wait(
+            broker
+                .messaging
+                .declare(DestinationKind::Queue, &DestinationConfig::new("made")),
+        )
         .unwrap();
     let mut client = Client::connect(broker.addr);
     let receiver = client.receiver("made", 5);
-    broker.wait(broker.messaging.delete_queue("made", false)).unwrap();
+    broker
+        .wait(broker.messaging.delete(DestinationKind::Queue, "made", false))
+        .unwrap();
     assert!(client.detached(receiver).is_some());
     let error = client.attach_sender(AttachOptions::to("s", "made")).unwrap_err();
     assert_eq!(error.condition, condition::NOT_FOUND);
@@ -549,9 +548,7 @@ fn a_deleted_queue_takes_no_more_messages() {
 
 #[test]
 fn the_queue_of_drills_is_there_whatever_clients_may_create_and_is_no_topic() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start_with(dir.path(), one_queue());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served_with(one_queue());
     let sender = client.sender(DRILL_ADDRESS);
     client.put(sender, durable("a"));
     let receiver = client.receiver(DRILL_ADDRESS, 0);
@@ -560,5 +557,58 @@ fn the_queue_of_drills_is_there_whatever_clients_may_create_and_is_no_topic() {
         .attach_receiver(from("s", topic(DRILL_ADDRESS)))
         .unwrap_err();
     assert_eq!(error.condition, condition::NOT_FOUND);
+    broker.stop();
+}
+
+#[test]
+fn what_an_administrator_set_holds_after_a_restart() {
+    let (dir, broker, _) = served();
+    for kind in [DestinationKind::Queue, DestinationKind::Topic] {
+        let bounded = DestinationConfig {
+            max_messages: Some(1),
+            when_full: Full::Reject,
+            ..DestinationConfig::new("bounded")
+        };
+        broker.wait(broker.messaging.declare(kind, &bounded)).unwrap();
+    }
+    broker.crash();
+    let broker = Broker::start(dir.path());
+    let mut client = Client::connect(broker.addr);
+    client.attach_receiver(from("s", lasting("bounded"))).unwrap();
+    let to_queue = client.sender("bounded");
+    let to_topic = to_topic(&mut client, "bounded");
+    for sender in [to_queue, to_topic] {
+        client.put(sender, durable("a"));
+        let second = client.send(sender, durable("b"));
+        let outcome = client.outcome(sender, second);
+        let Outcome::Rejected(Some(error)) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!(error.condition, condition::RESOURCE_LIMIT_EXCEEDED);
+    }
+    broker.stop();
+}
+
+#[test]
+fn nobody_but_its_connection_receives_from_a_temporary_node_and_everybody_may_send_to_it() {
+    let (_dir, broker, mut client) = served();
+    let mut other = Client::connect(broker.addr);
+    for kind in ["temporary-queue", "temporary-topic"] {
+        let (_, address) = made(&mut client, kind, kind).unwrap();
+        let source = Source {
+            capabilities: symbols(&[kind]),
+            ..Source::address(address.clone())
+        };
+        let error = other.attach_receiver(from("thief", source.clone())).unwrap_err();
+        assert_eq!(error.condition, condition::RESOURCE_LOCKED);
+        let own = format!("own-{kind}");
+        let receiver = client.attach_receiver(from(&own, source)).unwrap();
+        client.amqp.grant_credit(receiver, 5, false).unwrap();
+        let sender = other.sender(&address);
+        other.put(sender, durable("reply"));
+        let reply = client.receive();
+        assert_eq!(text(&reply), "reply");
+        client.settle(&reply, Outcome::Accepted);
+    }
     broker.stop();
 }

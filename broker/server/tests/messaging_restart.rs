@@ -4,16 +4,14 @@ mod messaging_support;
 
 use daymark_amqp::{CloseReason, Outcome, condition};
 use daymark_journal::{Holder, Locked, Options};
-use messaging_support::{Broker, Client, delivery_count, durable, fleeting, numbered, text};
+use messaging_support::{Broker, Client, delivery_count, durable, fleeting, numbered, served, text};
 use tempfile::tempdir;
 
 const ID: &str = "00112233445566778899aabbccddeeff";
 
 #[test]
 fn after_a_restart_persistent_messages_are_there_in_order_and_accepted_ones_are_not() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (dir, broker, mut client) = served();
     let sender = client.sender("q");
     for name in ["a", "b", "c", "d"] {
         client.put(sender, durable(name));
@@ -68,9 +66,7 @@ fn after_a_crash_what_was_acknowledged_is_there_and_what_was_confirmed_is_not() 
 
 #[test]
 fn a_failed_delivery_still_counts_after_a_restart() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (dir, broker, mut client) = served();
     let sender = client.sender("q");
     client.put(sender, durable("a"));
     client.receiver("q", 1);
@@ -95,9 +91,7 @@ fn a_failed_delivery_still_counts_after_a_restart() {
 
 #[test]
 fn a_message_that_was_out_at_a_crash_counts_as_delivered() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (dir, broker, mut client) = served();
     let sender = client.sender("q");
     client.put(sender, durable("out"));
     client.receiver("q", 1);
@@ -116,9 +110,7 @@ fn a_message_that_was_out_at_a_crash_counts_as_delivered() {
 
 #[test]
 fn what_is_out_when_the_broker_stops_counts_as_delivered() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (dir, broker, mut client) = served();
     let sender = client.sender("q");
     for name in ["out", "in a transaction", "waiting"] {
         client.put(sender, durable(name));
@@ -147,9 +139,7 @@ fn what_is_out_when_the_broker_stops_counts_as_delivered() {
 
 #[test]
 fn a_message_resent_after_a_crash_is_stored_once_even_if_it_was_consumed() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (dir, broker, mut client) = served();
     let sender = client.sender("q");
     client.put(sender, numbered("a", ID));
     client.receiver("q", 1);
@@ -168,9 +158,7 @@ fn a_message_resent_after_a_crash_is_stored_once_even_if_it_was_consumed() {
 
 #[test]
 fn the_store_stays_small_while_messages_pass_and_keeps_what_stays() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (dir, broker, mut client) = served();
     let sender = client.sender("q");
     client.put(sender, numbered("stays", ID));
     client.receiver("q", 1);
@@ -227,9 +215,7 @@ fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
 
 #[test]
 fn a_store_taken_over_by_another_acknowledges_nothing_more() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (dir, broker, mut client) = served();
     let sender = client.sender("q");
     client.put(sender, durable("before"));
 

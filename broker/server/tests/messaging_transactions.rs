@@ -4,7 +4,7 @@ mod messaging_support;
 
 use daymark_amqp::{DeliveryState, Outcome, TxnId, Value, condition};
 use daymark_broker_server::messaging::{LinkKind, MessagingConfig};
-use messaging_support::{Broker, Client, delivery_count, durable, numbered, one_queue, text};
+use messaging_support::{Broker, Client, delivery_count, durable, numbered, one_queue, served, text};
 use tempfile::tempdir;
 
 fn rejection(outcome: &Outcome) -> daymark_amqp::AmqpError {
@@ -16,9 +16,7 @@ fn rejection(outcome: &Outcome) -> daymark_amqp::AmqpError {
 
 #[test]
 fn what_is_sent_in_a_transaction_appears_with_its_commit() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let coordinator = client.coordinator();
     let sender = client.sender("q");
     let receiver = client.receiver("q", 0);
@@ -36,9 +34,7 @@ fn what_is_sent_in_a_transaction_appears_with_its_commit() {
 
 #[test]
 fn a_rollback_leaves_everything_as_it_was() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let coordinator = client.coordinator();
     let sender = client.sender("q");
     client.put(sender, durable("stays"));
@@ -56,9 +52,7 @@ fn a_rollback_leaves_everything_as_it_was() {
 
 #[test]
 fn a_commit_survives_a_crash_whole_and_what_was_not_committed_does_not() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (dir, broker, mut client) = served();
     let coordinator = client.coordinator();
     let sender = client.sender("q");
     for name in ["taken", "kept"] {
@@ -86,9 +80,7 @@ fn a_commit_survives_a_crash_whole_and_what_was_not_committed_does_not() {
 
 #[test]
 fn a_transaction_ends_with_its_coordinator_link_and_with_its_connection() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let sender = client.sender("q");
     client.put(sender, durable("a"));
     client.receiver("q", 5);
@@ -149,9 +141,7 @@ fn a_transaction_nobody_declared_here_is_unknown() {
 #[test]
 fn a_duplicate_id_voids_the_whole_transaction_and_the_commit_says_so() {
     const ID: &str = "00112233445566778899aabbccddeeff";
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let coordinator = client.coordinator();
     let sender = client.sender("q");
     client.put(sender, numbered("first", ID));
@@ -214,9 +204,7 @@ fn a_transaction_that_takes_too_long_or_too_much_is_rolled_back() {
 
 #[test]
 fn more_transactions_than_a_coordinator_gives_credit_for_at_once_go_through() {
-    let dir = tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = Client::connect(broker.addr);
+    let (_dir, broker, mut client) = served();
     let coordinator = client.coordinator();
     let sender = client.sender("q");
     for number in 0..150 {

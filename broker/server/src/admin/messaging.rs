@@ -9,25 +9,23 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{Admin, problem};
-use crate::messaging::{Full, ManageError, Messaging, QueueConfig, TopicConfig};
+use crate::messaging::{DestinationConfig, DestinationKind, ManageError, Messaging};
 
 pub(super) fn routes() -> Router<Admin> {
     Router::new()
         .route("/v1/queues", get(queues))
         .route("/v1/queues/{name}", get(queue))
-        .route("/v1/queues/{name}", put(declare_queue))
-        .route("/v1/queues/{name}", delete(delete_queue))
+        .route("/v1/queues/{name}", declared_as(DestinationKind::Queue))
         .route("/v1/queues/{name}/purge", post(purge))
         .route("/v1/queues/{name}/messages", get(messages))
         .route("/v1/topics", get(topics))
-        .route("/v1/topics/{name}", put(declare_topic))
-        .route("/v1/topics/{name}", delete(delete_topic))
+        .route("/v1/topics/{name}", declared_as(DestinationKind::Topic))
         .route("/v1/subscriptions", get(subscriptions))
         .route("/v1/subscriptions/{name}", delete(delete_subscription))
         .route("/v1/connections", get(connections))
@@ -35,6 +33,13 @@ pub(super) fn routes() -> Router<Admin> {
         .route("/v1/links", get(links))
         .route("/v1/links/{id}", delete(close_link))
         .route("/metrics", get(super::metrics::metrics))
+}
+
+/// What makes and deletes destinations of this kind.
+fn declared_as(kind: DestinationKind) -> MethodRouter<Admin> {
+    let declare = move |admin, name, declared| declare(kind, admin, name, declared);
+    let delete = move |admin, name, deleted| delete_one(kind, admin, name, deleted);
+    put(declare).delete(delete)
 }
 
 /// What an answer is, or what is in its way.
@@ -92,72 +97,33 @@ async fn queue(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
     let found = active(&admin)?.queue_stats(&name);
     found.map_or_else(
         || {
-            let what = "queue";
+            let what = DestinationKind::Queue.to_string();
             Err(refused(&ManageError::NotFound { what, name }))
         },
         ok,
     )
 }
 
-/// Settings of a queue or a topic; what is absent has its default.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Declaration {
-    max_messages: Option<u64>,
-    max_bytes: Option<u64>,
-    when_full: Full,
-    max_delivery_attempts: Option<u32>,
-    dead_letter: Option<String>,
-    expiry: String,
-}
-
-type Declared = Result<Option<Json<Declaration>>, JsonRejection>;
-
-fn declaration(declared: Declared) -> Result<Declaration, Problem> {
-    let declared = declared.map_err(|rejection| invalid(&rejection.body_text()))?;
-    let declared = declared.map(|Json(declared)| declared).unwrap_or_default();
-    if [declared.max_messages, declared.max_bytes].contains(&Some(0)) {
-        return Err(invalid("max_messages and max_bytes must be at least 1"));
-    }
-    Ok(declared)
-}
+type Declared = Result<Option<Json<DestinationConfig>>, JsonRejection>;
 
 fn invalid(detail: &str) -> Problem {
     told(StatusCode::BAD_REQUEST, "InvalidRequest", detail)
 }
 
-async fn declare_queue(State(admin): State<Admin>, Path(name): Path<String>, declared: Declared) -> Answer {
-    let declared = declaration(declared)?;
-    let usual = QueueConfig::new(name);
-    let queue = QueueConfig {
-        max_messages: declared.max_messages,
-        max_bytes: declared.max_bytes,
-        when_full: declared.when_full,
-        max_delivery_attempts: declared
-            .max_delivery_attempts
-            .unwrap_or(usual.max_delivery_attempts),
-        dead_letter: declared.dead_letter.unwrap_or(usual.dead_letter),
-        expiry: declared.expiry,
-        ..QueueConfig::new(usual.name)
-    };
-    done(active(&admin)?.declare_queue(&queue).await)
-}
-
-async fn declare_topic(State(admin): State<Admin>, Path(name): Path<String>, declared: Declared) -> Answer {
-    let declared = declaration(declared)?;
-    let usual = TopicConfig::new(name);
-    let topic = TopicConfig {
-        max_messages: declared.max_messages,
-        max_bytes: declared.max_bytes,
-        when_full: declared.when_full,
-        max_delivery_attempts: declared
-            .max_delivery_attempts
-            .unwrap_or(usual.max_delivery_attempts),
-        dead_letter: declared.dead_letter.unwrap_or(usual.dead_letter),
-        expiry: declared.expiry,
-        ..TopicConfig::new(usual.name)
-    };
-    done(active(&admin)?.declare_topic(&topic).await)
+async fn declare(
+    kind: DestinationKind,
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+    declared: Declared,
+) -> Answer {
+    let declared = declared.map_err(|rejection| invalid(&rejection.body_text()))?;
+    let declared = declared.map(|Json(declared)| declared).unwrap_or_default();
+    if !declared.name.is_empty() || declared.export.is_some() {
+        let detail = "the name stands in the path, and only what is configured is exported";
+        return Err(invalid(detail));
+    }
+    let destination = DestinationConfig { name, ..declared };
+    done(active(&admin)?.declare(kind, &destination).await)
 }
 
 /// How to delete.
@@ -176,17 +142,17 @@ fn deletion(deleted: Deleted) -> Result<bool, Problem> {
         .map_err(|rejection| invalid(&rejection.body_text()))
 }
 
-async fn delete_queue(State(admin): State<Admin>, Path(name): Path<String>, deleted: Deleted) -> Answer {
+async fn delete_one(
+    kind: DestinationKind,
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+    deleted: Deleted,
+) -> Answer {
     let only_if_unused = deletion(deleted)?;
-    let dropped = active(&admin)?.delete_queue(&name, only_if_unused).await;
+    let dropped = active(&admin)?.delete(kind, &name, only_if_unused).await;
     dropped
         .map_err(|error| refused(&error))
         .and_then(|dropped| ok(json!({ "messages_dropped": dropped })))
-}
-
-async fn delete_topic(State(admin): State<Admin>, Path(name): Path<String>, deleted: Deleted) -> Answer {
-    let only_if_unused = deletion(deleted)?;
-    done(active(&admin)?.delete_topic(&name, only_if_unused).await)
 }
 
 async fn purge(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
@@ -272,10 +238,10 @@ async fn close_link(State(admin): State<Admin>, Path(id): Path<u64>) -> Answer {
     closed(active(&admin)?.close_link(id), "link", id)
 }
 
-fn closed(found: bool, what: &'static str, id: u64) -> Answer {
+fn closed(found: bool, what: &str, id: u64) -> Answer {
     if found {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let name = id.to_string();
+    let (what, name) = (what.to_owned(), id.to_string());
     Err(refused(&ManageError::NotFound { what, name }))
 }

@@ -7,7 +7,7 @@ use daymark_amqp::message::{Header, MessageView};
 use daymark_amqp::{AmqpError, DecodeError, ValueRef, condition};
 use daymark_broker_core::queues::{Arrival, DuplicateId};
 
-use super::attach::Kind;
+use super::types::DestinationKind;
 
 /// The message annotation in which our own client numbers its messages.
 const DUPLICATE_ANNOTATION: &str = "x-opt-daymark-dup-id";
@@ -26,7 +26,7 @@ pub(super) struct Letter {
     pub(super) arrival: Arrival,
     pub(super) to: Option<String>,
     /// What its address is said to be.
-    pub(super) kind: Option<Kind>,
+    pub(super) kind: Option<DestinationKind>,
 }
 
 /// Reads what the queues need, and with `anonymous` the address the message is for. `now` is in
@@ -79,7 +79,7 @@ struct Annotations {
     duplicate_id: Option<DuplicateId>,
     time: Option<u64>,
     delay: Option<u64>,
-    kind: Option<Kind>,
+    kind: Option<DestinationKind>,
 }
 
 fn annotations(view: &MessageView<'_>) -> Result<Annotations, AmqpError> {
@@ -97,10 +97,10 @@ fn annotations(view: &MessageView<'_>) -> Result<Annotations, AmqpError> {
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "Qpid JMS says it with a byte")]
-fn kind(value: &ValueRef<'_>) -> Option<Kind> {
+fn kind(value: &ValueRef<'_>) -> Option<DestinationKind> {
     match value {
-        ValueRef::Byte(0 | 2) => Some(Kind::Queue),
-        ValueRef::Byte(1 | 3) => Some(Kind::Topic),
+        ValueRef::Byte(0 | 2) => Some(DestinationKind::Queue),
+        ValueRef::Byte(1 | 3) => Some(DestinationKind::Topic),
         _ => None,
     }
 }
@@ -236,7 +236,7 @@ mod tests {
         let found = read(message.text("x"), true, 0).unwrap();
         assert_eq!(
             (found.to.as_deref(), found.kind),
-            (Some("news"), Some(Kind::Topic))
+            (Some("news"), Some(DestinationKind::Topic))
         );
     }
 }

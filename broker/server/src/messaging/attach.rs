@@ -11,13 +11,7 @@ use daymark_broker_core::queues::{Refused, Subscription, SubscriptionKey};
 use daymark_broker_core::selector::Selector;
 
 use super::config::MessagingConfig;
-
-/// What an address names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Queue,
-    Topic,
-}
+use super::types::DestinationKind;
 
 /// What a link is to be.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,13 +21,13 @@ pub(super) enum Wish {
     /// The peer sends messages that each name their address.
     SendAnywhere,
     /// The peer sends to a node that is made for it.
-    SendToNew(Kind),
+    SendToNew(DestinationKind),
     /// The peer begins and ends transactions.
     Coordinate,
     /// The peer receives from this address.
     ReceiveFrom(Place, Box<Reception>),
     /// The peer receives from a node that is made for it.
-    ReceiveFromNew(Kind, Box<Reception>),
+    ReceiveFromNew(DestinationKind, Box<Reception>),
     /// The peer goes on with the durable subscription that the link is named after.
     Resume { settled: bool },
 }
@@ -42,7 +36,7 @@ pub(super) enum Wish {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) address: String,
-    pub(super) kind: Option<Kind>,
+    pub(super) kind: Option<DestinationKind>,
     /// It was made for somebody before, and is not made by naming it.
     pub(super) temporary: bool,
 }
@@ -76,7 +70,9 @@ fn wish_to_send(attach: &RemoteAttach) -> Result<Wish, AmqpError> {
         None => return Err(invalid("target", "a link that sends needs a target")),
     };
     if node.dynamic {
-        return Ok(Wish::SendToNew(kind(&node.capabilities).unwrap_or(Kind::Queue)));
+        return Ok(Wish::SendToNew(
+            kind(&node.capabilities).unwrap_or(DestinationKind::Queue),
+        ));
     }
     Ok(match &node.address {
         Some(address) => Wish::SendTo(place(address, &node.capabilities)),
@@ -102,7 +98,7 @@ fn wish_to_receive(attach: &RemoteAttach) -> Result<Wish, AmqpError> {
     };
     let reception = Box::new(reception(source, settled)?);
     if source.dynamic {
-        let kind = kind(&source.capabilities).unwrap_or(Kind::Queue);
+        let kind = kind(&source.capabilities).unwrap_or(DestinationKind::Queue);
         return Ok(Wish::ReceiveFromNew(kind, reception));
     }
     match &source.address {
@@ -144,11 +140,11 @@ fn place(address: &str, capabilities: &[Symbol]) -> Place {
     }
 }
 
-fn kind(capabilities: &[Symbol]) -> Option<Kind> {
+fn kind(capabilities: &[Symbol]) -> Option<DestinationKind> {
     if has(capabilities, "topic") || has(capabilities, "temporary-topic") {
-        Some(Kind::Topic)
+        Some(DestinationKind::Topic)
     } else if has(capabilities, "queue") || has(capabilities, "temporary-queue") {
-        Some(Kind::Queue)
+        Some(DestinationKind::Queue)
     } else {
         None
     }
@@ -162,11 +158,11 @@ fn has(capabilities: &[Symbol], name: &str) -> bool {
 pub(super) fn unprefixed<'a>(
     config: &MessagingConfig,
     address: &'a str,
-    kind: Option<Kind>,
-) -> (&'a str, Option<Kind>) {
+    kind: Option<DestinationKind>,
+) -> (&'a str, Option<DestinationKind>) {
     let prefixes = [
-        (&config.queue_prefix, Kind::Queue),
-        (&config.topic_prefix, Kind::Topic),
+        (&config.queue_prefix, DestinationKind::Queue),
+        (&config.topic_prefix, DestinationKind::Topic),
     ];
     for (prefix, meaning) in prefixes {
         if kind.is_none_or(|kind| kind == meaning)
@@ -326,10 +322,16 @@ mod tests {
             ..MessagingConfig::default()
         };
         let read = |address, kind| unprefixed(&config, address, kind);
-        assert_eq!(read("q://a", None), ("a", Some(Kind::Queue)));
-        assert_eq!(read("t://a", None), ("a", Some(Kind::Topic)));
-        assert_eq!(read("t://a", Some(Kind::Topic)), ("a", Some(Kind::Topic)));
-        assert_eq!(read("t://a", Some(Kind::Queue)), ("t://a", Some(Kind::Queue)));
+        assert_eq!(read("q://a", None), ("a", Some(DestinationKind::Queue)));
+        assert_eq!(read("t://a", None), ("a", Some(DestinationKind::Topic)));
+        assert_eq!(
+            read("t://a", Some(DestinationKind::Topic)),
+            ("a", Some(DestinationKind::Topic))
+        );
+        assert_eq!(
+            read("t://a", Some(DestinationKind::Queue)),
+            ("t://a", Some(DestinationKind::Queue))
+        );
         assert_eq!(read("a", None), ("a", None));
     }
 }

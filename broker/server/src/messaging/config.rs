@@ -7,6 +7,8 @@ use daymark_broker_core::queues::{QueueLimits, QueueSettings, WhenFull};
 use daymark_client::proto::Name;
 use serde::{Deserialize, Serialize};
 
+use super::types::DestinationKind;
+
 /// Largest permitted [`MessagingConfig::max_message_bytes`]: a message has to fit one journal record.
 pub const MAX_MESSAGE_BYTES: u64 = 60 << 20;
 
@@ -18,9 +20,9 @@ pub const MAX_QUEUE_NAME_BYTES: usize = 255;
 #[serde(default, deny_unknown_fields)]
 pub struct MessagingConfig {
     /// Declared queues. Default: one, `examples`, exported as `ExamplesQueue`.
-    pub queues: Vec<QueueConfig>,
+    pub queues: Vec<DestinationConfig>,
     /// Declared topics. Default: none.
-    pub topics: Vec<TopicConfig>,
+    pub topics: Vec<DestinationConfig>,
     /// Whether attaching to an unknown address creates a queue of that name, or a topic where the client asks
     /// for one. Default `false`. With `true` every client can create both, up to `max_queues`.
     pub auto_create: bool,
@@ -67,64 +69,28 @@ pub struct MessagingConfig {
     pub topic_prefix: Option<String>,
 }
 
-/// One declared queue.
+/// One declared queue or topic. What a topic is set to holds for each of its subscriptions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct QueueConfig {
-    /// The AMQP address: 1 to 255 bytes without control characters.
+#[serde(default, deny_unknown_fields)]
+pub struct DestinationConfig {
+    /// The AMQP address: 1 to 255 bytes without control characters. That of a topic is made of words separated
+    /// by `.`, without the wildcards `*` and `#`.
     pub name: String,
-    /// The name the queue is published under while this broker is active; absent: not published.
-    #[serde(default)]
+    /// The name it is published under while this broker is active; absent: not published.
     pub export: Option<Name>,
-    /// Messages held before producers get no more credit, at least 1. Default: no limit but `max_bytes` of all queues.
-    #[serde(default)]
+    /// Messages held, at least 1. Default: no limit but `max_bytes` of all queues.
     pub max_messages: Option<u64>,
-    /// Bytes held before producers get no more credit, at least 1. Default: no limit but `max_bytes` of all queues.
-    #[serde(default)]
+    /// Bytes held, at least 1. Default: no limit but `max_bytes` of all queues.
     pub max_bytes: Option<u64>,
-    /// What happens at `max_messages` or `max_bytes`. Default [`Full::Block`].
-    #[serde(default)]
+    /// What happens at `max_messages` or `max_bytes`. Default [`Full::Block`]; one full subscription holds up
+    /// all producers of its topic then.
     pub when_full: Full,
     /// Deliveries of one message that may fail; then it goes to `dead_letter`. Default 10; 0 means no bound.
-    #[serde(default = "max_delivery_attempts")]
     pub max_delivery_attempts: u32,
     /// The queue that gets what was rejected or failed too often, made when it is needed. Default `DLQ`; empty:
     /// such messages are dropped.
-    #[serde(default = "dead_letter")]
     pub dead_letter: String,
     /// The queue that gets what expired, made when it is needed. Default: empty, and such messages are dropped.
-    #[serde(default)]
-    pub expiry: String,
-}
-
-/// One declared topic. Its settings are those of each of its subscriptions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TopicConfig {
-    /// The AMQP address: 1 to 255 bytes without control characters, words separated by `.`, without the
-    /// wildcards `*` and `#`.
-    pub name: String,
-    /// The name the topic is published under while this broker is active; absent: not published.
-    #[serde(default)]
-    pub export: Option<Name>,
-    /// Messages a subscription holds, at least 1. Default: no limit but `max_bytes` of all queues.
-    #[serde(default)]
-    pub max_messages: Option<u64>,
-    /// Bytes a subscription holds, at least 1. Default: no limit but `max_bytes` of all queues.
-    #[serde(default)]
-    pub max_bytes: Option<u64>,
-    /// What happens at `max_messages` or `max_bytes`. Default [`Full::Block`]: one full subscription holds
-    /// up all producers of the topic.
-    #[serde(default)]
-    pub when_full: Full,
-    /// As for queues.
-    #[serde(default = "max_delivery_attempts")]
-    pub max_delivery_attempts: u32,
-    /// As for queues.
-    #[serde(default = "dead_letter")]
-    pub dead_letter: String,
-    /// As for queues.
-    #[serde(default)]
     pub expiry: String,
 }
 
@@ -139,16 +105,6 @@ pub enum Full {
     Reject,
     /// The oldest message makes room.
     DropOldest,
-}
-
-fn max_delivery_attempts() -> u32 {
-    QueueSettings::default().max_delivery_attempts
-}
-
-fn dead_letter() -> String {
-    QueueSettings::default()
-        .dead_letter
-        .map_or_else(String::new, |name| name.to_string())
 }
 
 /// The settings of what a client created.
@@ -176,18 +132,35 @@ pub(super) fn drill_queue() -> QueueSettings {
     }
 }
 
-/// What both kinds of destination say of how much they hold and what becomes of the rest.
-struct Holding<'a> {
-    max_messages: Option<u64>,
-    max_bytes: Option<u64>,
-    when_full: Full,
-    max_delivery_attempts: u32,
-    dead_letter: &'a str,
-    expiry: &'a str,
+impl Default for DestinationConfig {
+    fn default() -> Self {
+        let usual = QueueSettings::default();
+        Self {
+            name: String::new(),
+            export: None,
+            max_messages: None,
+            max_bytes: None,
+            when_full: Full::default(),
+            max_delivery_attempts: usual.max_delivery_attempts,
+            dead_letter: usual
+                .dead_letter
+                .map_or_else(String::new, |name| name.to_string()),
+            expiry: String::new(),
+        }
+    }
 }
 
-impl Holding<'_> {
-    fn settings(&self) -> QueueSettings {
+impl DestinationConfig {
+    /// One without limits of its own that is not exported.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            ..Self::default()
+        }
+    }
+
+    /// What the queues are told.
+    pub(crate) fn settings(&self) -> QueueSettings {
         let named = |name: &str| (!name.is_empty()).then(|| Arc::from(name));
         QueueSettings {
             limits: QueueLimits {
@@ -200,93 +173,37 @@ impl Holding<'_> {
                 Full::DropOldest => WhenFull::DropOldest,
             },
             max_delivery_attempts: self.max_delivery_attempts,
-            dead_letter: named(self.dead_letter),
-            expiry: named(self.expiry),
+            dead_letter: named(&self.dead_letter),
+            expiry: named(&self.expiry),
             ..QueueSettings::default()
         }
     }
 
-    fn check(&self) -> Result<(), MessagingConfigError> {
+    /// Whether a destination of this kind can be made of it.
+    pub(super) fn check(&self, kind: DestinationKind) -> Result<(), MessagingConfigError> {
+        check_name(&self.name)?;
         in_range("max_messages", self.max_messages.unwrap_or(1), 1, u64::MAX)?;
         in_range("max_bytes", self.max_bytes.unwrap_or(1), 1, u64::MAX)?;
-        for name in [self.dead_letter, self.expiry] {
+        for name in [&self.dead_letter, &self.expiry] {
             if !name.is_empty() {
                 check_name(name)?;
             }
+        }
+        if kind == DestinationKind::Topic && self.name.contains(['*', '#']) {
+            return Err(MessagingConfigError::QueueName {
+                name: self.name.clone(),
+                why: "it holds a wildcard",
+            });
         }
         Ok(())
     }
 }
 
-impl TopicConfig {
-    /// A topic without limits of its own that is not exported.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            export: None,
-            max_messages: None,
-            max_bytes: None,
-            when_full: Full::default(),
-            max_delivery_attempts: max_delivery_attempts(),
-            dead_letter: dead_letter(),
-            expiry: String::new(),
-        }
-    }
-
-    fn holding(&self) -> Holding<'_> {
-        Holding {
-            max_messages: self.max_messages,
-            max_bytes: self.max_bytes,
-            when_full: self.when_full,
-            max_delivery_attempts: self.max_delivery_attempts,
-            dead_letter: &self.dead_letter,
-            expiry: &self.expiry,
-        }
-    }
-
-    /// What the queues are told.
-    pub(crate) fn settings(&self) -> QueueSettings {
-        self.holding().settings()
-    }
-}
-
-impl QueueConfig {
-    fn holding(&self) -> Holding<'_> {
-        Holding {
-            max_messages: self.max_messages,
-            max_bytes: self.max_bytes,
-            when_full: self.when_full,
-            max_delivery_attempts: self.max_delivery_attempts,
-            dead_letter: &self.dead_letter,
-            expiry: &self.expiry,
-        }
-    }
-
-    /// What the queues are told.
-    pub(crate) fn settings(&self) -> QueueSettings {
-        self.holding().settings()
-    }
-
-    /// A queue without limits of its own that is not exported.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            export: None,
-            max_messages: None,
-            max_bytes: None,
-            when_full: Full::default(),
-            max_delivery_attempts: max_delivery_attempts(),
-            dead_letter: dead_letter(),
-            expiry: String::new(),
-        }
-    }
-}
-
 impl Default for MessagingConfig {
     fn default() -> Self {
-        let examples = QueueConfig {
+        let examples = DestinationConfig {
             export: Name::from_components(["ExamplesQueue"]).ok(),
-            ..QueueConfig::new("examples")
+            ..DestinationConfig::new("examples")
         };
         Self {
             queues: vec![examples],
@@ -430,33 +347,22 @@ impl MessagingConfig {
                 max: self.max_queues,
             });
         }
-        let (mut queues, mut topics) = (BTreeSet::new(), BTreeSet::new());
-        for queue in &self.queues {
-            declared_once(&mut queues, &queue.name)?;
-            queue.holding().check()?;
-        }
-        for topic in &self.topics {
-            declared_once(&mut topics, &topic.name)?;
-            topic.holding().check()?;
-            if topic.name.contains(['*', '#']) {
-                return Err(MessagingConfigError::QueueName {
-                    name: topic.name.clone(),
-                    why: "it holds a wildcard",
-                });
+        let kinds = [
+            (DestinationKind::Queue, &self.queues),
+            (DestinationKind::Topic, &self.topics),
+        ];
+        for (kind, destinations) in kinds {
+            let mut seen = BTreeSet::new();
+            for destination in destinations {
+                destination.check(kind)?;
+                if !seen.insert(&destination.name) {
+                    let name = destination.name.clone();
+                    return Err(MessagingConfigError::QueueTwice { name });
+                }
             }
         }
         Ok(())
     }
-}
-
-fn declared_once<'a>(seen: &mut BTreeSet<&'a str>, name: &'a str) -> Result<(), MessagingConfigError> {
-    check_name(name)?;
-    if seen.insert(name) {
-        return Ok(());
-    }
-    Err(MessagingConfigError::QueueTwice {
-        name: name.to_owned(),
-    })
 }
 
 fn check_name(name: &str) -> Result<(), MessagingConfigError> {
@@ -525,9 +431,9 @@ mod tests {
 
     #[test]
     fn a_queue_that_could_never_take_a_message_is_refused() {
-        let queue = QueueConfig {
+        let queue = DestinationConfig {
             max_messages: Some(0),
-            ..QueueConfig::new("a")
+            ..DestinationConfig::new("a")
         };
         let config = MessagingConfig {
             queues: vec![queue],
@@ -540,7 +446,7 @@ mod tests {
     #[test]
     fn the_queue_of_drills_cannot_be_declared_and_so_not_exported() {
         let config = MessagingConfig {
-            queues: vec![QueueConfig::new(DRILL_ADDRESS)],
+            queues: vec![DestinationConfig::new(DRILL_ADDRESS)],
             ..MessagingConfig::default()
         };
         let error = config.check().unwrap_err().to_string();
@@ -550,7 +456,7 @@ mod tests {
     #[test]
     fn a_queue_declared_twice_is_named() {
         let config = MessagingConfig {
-            queues: vec![QueueConfig::new("a"), QueueConfig::new("a")],
+            queues: vec![DestinationConfig::new("a"), DestinationConfig::new("a")],
             ..MessagingConfig::default()
         };
         assert_eq!(

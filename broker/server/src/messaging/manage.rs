@@ -11,10 +11,9 @@ use daymark_broker_core::queues::{Peeked, QueueCounts, QueueId, Refused, Subscri
 use daymark_broker_core::selector::Selector;
 use serde::Serialize;
 
-use super::config::check_address;
 use super::shared::State;
 use super::store::became_durable;
-use super::{Messaging, QueueConfig, QueueStats, TopicConfig};
+use super::{DestinationConfig, DestinationKind, Messaging, MessagingConfigError, QueueStats};
 
 /// Why an administrator's wish was not done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +22,7 @@ pub enum ManageError {
     #[error("there is no {what} {name:?}")]
     NotFound {
         /// `queue`, `topic` or `subscription`.
-        what: &'static str,
+        what: String,
         /// What was asked for.
         name: String,
     },
@@ -199,61 +198,38 @@ fn as_text(value: &ValueRef<'_>) -> String {
 }
 
 impl Messaging {
-    /// Makes a queue, or changes the settings of one that exists.
+    /// Makes a queue or topic, or changes the settings of one that exists.
     ///
     /// # Errors
     /// [`ManageError`]; nothing was changed then.
-    pub async fn declare_queue(&self, queue: &QueueConfig) -> Result<(), ManageError> {
-        check(&queue.name)?;
-        if self.is_configured(&queue.name, false) {
-            return Err(configured(&queue.name));
-        }
-        self.change(|state| state.queues.declare(&queue.name, queue.settings()))
+    pub async fn declare(
+        &self,
+        kind: DestinationKind,
+        destination: &DestinationConfig,
+    ) -> Result<(), ManageError> {
+        let invalid = |error: MessagingConfigError| ManageError::Invalid(error.to_string());
+        destination.check(kind).map_err(invalid)?;
+        self.check_not_configured(kind, &destination.name)?;
+        self.change(|state| state.declare(kind, &destination.name, destination.settings()))
             .await?;
         Ok(())
     }
 
-    /// Makes a topic, or changes the settings of one that exists.
+    /// Deletes a queue or topic and returns how many messages were in it. With `only_if_unused` it must be
+    /// empty and without links. The subscriptions of a topic stay, and wait for it to come again.
     ///
     /// # Errors
     /// [`ManageError`]; nothing was changed then.
-    pub async fn declare_topic(&self, topic: &TopicConfig) -> Result<(), ManageError> {
-        check(&topic.name)?;
-        if self.is_configured(&topic.name, true) {
-            return Err(configured(&topic.name));
-        }
-        self.change(|state| state.queues.declare_topic(&topic.name, topic.settings()))
-            .await?;
-        Ok(())
-    }
-
-    /// Deletes a queue and returns how many messages were in it. With `only_if_unused` it must be empty and
-    /// without links.
-    ///
-    /// # Errors
-    /// [`ManageError`]; nothing was changed then.
-    pub async fn delete_queue(&self, name: &str, only_if_unused: bool) -> Result<u64, ManageError> {
-        if self.is_configured(name, false) {
-            return Err(configured(name));
-        }
-        let queue = self.queue(name)?;
-        self.change(|state| state.queues.delete(queue, only_if_unused))
+    pub async fn delete(
+        &self,
+        kind: DestinationKind,
+        name: &str,
+        only_if_unused: bool,
+    ) -> Result<u64, ManageError> {
+        self.check_not_configured(kind, name)?;
+        let found = self.find(kind, name)?;
+        self.change(|state| state.queues.delete(found, only_if_unused))
             .await
-    }
-
-    /// Deletes a topic. Its subscriptions stay, and wait for it to come again.
-    ///
-    /// # Errors
-    /// [`ManageError`]; nothing was changed then.
-    pub async fn delete_topic(&self, name: &str, only_if_unused: bool) -> Result<(), ManageError> {
-        if self.is_configured(name, true) {
-            return Err(configured(name));
-        }
-        let topic = self.shared.look().queues.find_topic(name);
-        let topic = topic.ok_or_else(|| not_found("topic", name))?;
-        self.change(|state| state.queues.delete(topic, only_if_unused))
-            .await?;
-        Ok(())
     }
 
     /// Removes all messages of a queue that are not out for delivery, and returns how many.
@@ -261,7 +237,7 @@ impl Messaging {
     /// # Errors
     /// [`ManageError`]; nothing was changed then.
     pub async fn purge(&self, name: &str) -> Result<u64, ManageError> {
-        let queue = self.queue(name)?;
+        let queue = self.find(DestinationKind::Queue, name)?;
         self.change(|state| state.queues.purge(queue)).await
     }
 
@@ -305,7 +281,7 @@ impl Messaging {
             .map(Selector::parse)
             .transpose()
             .map_err(|error| ManageError::Invalid(error.to_string()))?;
-        let queue = self.queue(name)?;
+        let queue = self.find(DestinationKind::Queue, name)?;
         let found = self.shared.look().queues.peek(queue, selector.as_ref(), limit);
         Ok(found.iter().map(BrowsedMessage::new).collect())
     }
@@ -331,18 +307,22 @@ impl Messaging {
             .collect()
     }
 
-    fn queue(&self, name: &str) -> Result<QueueId, ManageError> {
-        let found = self.shared.look().queues.find(name);
-        found.ok_or_else(|| not_found("queue", name))
+    fn find(&self, kind: DestinationKind, name: &str) -> Result<QueueId, ManageError> {
+        let found = self.shared.look().find(kind, name);
+        found.ok_or_else(|| not_found(kind.to_string(), name))
     }
 
-    fn is_configured(&self, name: &str, topic: bool) -> bool {
+    fn check_not_configured(&self, kind: DestinationKind, name: &str) -> Result<(), ManageError> {
         let config = &self.shared.config;
-        if topic {
-            config.topics.iter().any(|other| other.name == name)
-        } else {
-            config.queues.iter().any(|other| other.name == name)
+        let configured = match kind {
+            DestinationKind::Queue => &config.queues,
+            DestinationKind::Topic => &config.topics,
+        };
+        if configured.iter().any(|other| other.name == name) {
+            let name = name.to_owned();
+            return Err(ManageError::Configured { name });
         }
+        Ok(())
     }
 
     /// Changes the queues and waits until that is durable.
@@ -388,19 +368,9 @@ fn subscription_stats(
     })
 }
 
-fn check(name: &str) -> Result<(), ManageError> {
-    check_address(name).map_err(|why| ManageError::Invalid(format!("{name:?} cannot be an address: {why}")))
-}
-
-fn not_found(what: &'static str, name: &str) -> ManageError {
+fn not_found(what: impl Into<String>, name: &str) -> ManageError {
     ManageError::NotFound {
-        what,
-        name: name.to_owned(),
-    }
-}
-
-fn configured(name: &str) -> ManageError {
-    ManageError::Configured {
+        what: what.into(),
         name: name.to_owned(),
     }
 }

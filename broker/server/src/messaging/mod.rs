@@ -27,13 +27,13 @@ mod timer;
 mod types;
 
 pub use config::{
-    DRILL_ADDRESS, Full, MAX_MESSAGE_BYTES, MAX_QUEUE_NAME_BYTES, MessagingConfig, MessagingConfigError,
-    QueueConfig, TopicConfig,
+    DRILL_ADDRESS, DestinationConfig, Full, MAX_MESSAGE_BYTES, MAX_QUEUE_NAME_BYTES, MessagingConfig,
+    MessagingConfigError,
 };
 pub use manage::{BrowsedMessage, ManageError, SubscriptionStats, TopicStats};
 pub use types::{
-    ConnectionStats, Greeting, LinkKind, LinkStats, ListenError, MessagingStats, QueueStats, Recovered, Stop,
-    StoreError, StoreFailure,
+    ConnectionStats, DestinationKind, Greeting, LinkKind, LinkStats, ListenError, MessagingStats, QueueStats,
+    Recovered, Stop, StoreError, StoreFailure,
 };
 
 use std::collections::BTreeMap;

@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use daymark_amqp::{AmqpError, DeliveryId, LinkId, condition};
-use daymark_broker_core::queues::{Limits, OwnerId, Positions, Queues};
+use daymark_broker_core::queues::{Limits, OwnerId, Positions, QueueId, QueueSettings, Queues, Refused};
 use tokio::sync::{Notify, watch};
 
 use super::registry::Registry;
-use super::types::LinkKind;
+use super::types::{DestinationKind, LinkKind};
 use super::{Greeting, MessagingConfig, StoreFailure};
 use crate::store::{AppendError, Batch, Log};
 
@@ -321,6 +321,26 @@ impl Status {
 }
 
 impl State {
+    /// The queue or topic of this name, made if there is none, with these settings.
+    pub(super) fn declare(
+        &mut self,
+        kind: DestinationKind,
+        name: &str,
+        settings: QueueSettings,
+    ) -> Result<QueueId, Refused> {
+        match kind {
+            DestinationKind::Queue => self.queues.declare(name, settings),
+            DestinationKind::Topic => self.queues.declare_topic(name, settings),
+        }
+    }
+
+    pub(super) fn find(&self, kind: DestinationKind, name: &str) -> Option<QueueId> {
+        match kind {
+            DestinationKind::Queue => self.queues.find(name),
+            DestinationKind::Topic => self.queues.find_topic(name),
+        }
+    }
+
     /// A connection, to be woken by `waker`.
     pub(super) fn add_owner(&mut self, waker: Arc<Notify>) -> OwnerId {
         let owner = self.queues.add_owner();

@@ -18,7 +18,7 @@ use daymark_amqp::{
     Message, OpenOptions, Outcome, Outgoing, RemoteAttach, Sasl, SessionId, Symbol, Target, TxnId, txn,
 };
 use daymark_broker_server::messaging::{
-    Greeting, Messaging, MessagingConfig, MessagingStats, QueueConfig, Recovered, Stop,
+    DestinationConfig, Greeting, Messaging, MessagingConfig, MessagingStats, Recovered, Stop,
 };
 use daymark_client::proto::{BrokerAddress, Endpoint, Epoch};
 use daymark_journal::{Holder, Locked, Options};
@@ -38,12 +38,25 @@ pub(crate) struct Broker {
 /// One queue, `q`, that drops what is rejected.
 pub(crate) fn one_queue() -> MessagingConfig {
     MessagingConfig {
-        queues: vec![QueueConfig {
+        queues: vec![DestinationConfig {
             dead_letter: String::new(),
-            ..QueueConfig::new("q")
+            ..DestinationConfig::new("q")
         }],
         ..MessagingConfig::default()
     }
+}
+
+/// A broker with one queue, in a directory of its own, and a client of it.
+pub(crate) fn served() -> (tempfile::TempDir, Broker, Client) {
+    served_with(one_queue())
+}
+
+/// A broker with this configuration, in a directory of its own, and a client of it.
+pub(crate) fn served_with(config: MessagingConfig) -> (tempfile::TempDir, Broker, Client) {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start_with(dir.path(), config);
+    let client = Client::connect(broker.addr);
+    (dir, broker, client)
 }
 
 impl Broker {

@@ -7,17 +7,22 @@ use daymark_broker_core::queues::{
     ConsumerOptions, Lifetime, QueueId, QueueSettings, Refused, Subscription, SubscriptionKey,
 };
 
-use super::super::attach::{self, Kind, Place, Reception, Wish};
+use super::super::attach::{self, Place, Reception, Wish};
 use super::super::config::{DRILL_ADDRESS, check_address, created_queue, drill_queue};
 use super::super::shared::{LinkInfo, State};
-use super::super::types::LinkKind;
+use super::super::types::{DestinationKind, LinkKind};
 use super::{Link, Peer, settlement_of_default};
 
 /// Credit of a transaction coordinator: what a peer may ask for ahead.
 pub(super) const COORDINATOR_CREDIT: u32 = 100;
 
-/// What the addresses of temporary queues and topics begin with.
-const TEMPORARY: [&str; 2] = ["temporary-queue-", "temporary-topic-"];
+/// What the addresses of temporary queues or topics begin with.
+const fn prefix_of(kind: DestinationKind) -> &'static str {
+    match kind {
+        DestinationKind::Queue => "temporary-queue-",
+        DestinationKind::Topic => "temporary-topic-",
+    }
+}
 
 /// A link that was taken.
 struct Taken {
@@ -111,7 +116,7 @@ impl Peer {
         state: &mut State,
         link: LinkId,
         attach: &RemoteAttach,
-        kind: Kind,
+        kind: DestinationKind,
     ) -> Result<Taken, AmqpError> {
         let (queue, address) = self.make_node(state, kind)?;
         let mut taken = self.produce(state, link, attach, Some(queue))?;
@@ -141,13 +146,13 @@ impl Peer {
     ) -> Result<Taken, AmqpError> {
         let config = &self.shared.config;
         let (address, kind) = attach::unprefixed(config, &place.address, place.kind);
-        let is_pattern = kind == Some(Kind::Topic) && address.contains(['*', '#']);
+        let is_pattern = kind == Some(DestinationKind::Topic) && address.contains(['*', '#']);
         let mut taken = if is_pattern {
             self.subscribe(state, link, attach, address, reception)?
         } else {
             match self.find(state, place)? {
-                (queue, Kind::Queue) => self.consume(state, link, attach, queue, reception)?,
-                (_, Kind::Topic) => self.subscribe(state, link, attach, address, reception)?,
+                (queue, DestinationKind::Queue) => self.consume(state, link, attach, queue, reception)?,
+                (_, DestinationKind::Topic) => self.subscribe(state, link, attach, address, reception)?,
             }
         };
         taken.info.address = Some(place.address.clone());
@@ -268,13 +273,13 @@ impl Peer {
         state: &mut State,
         link: LinkId,
         attach: &RemoteAttach,
-        kind: Kind,
+        kind: DestinationKind,
         reception: Reception,
     ) -> Result<Taken, AmqpError> {
         let (queue, address) = self.make_node(state, kind)?;
         let taken = match kind {
-            Kind::Queue => self.consume(state, link, attach, queue, reception),
-            Kind::Topic => self.subscribe(state, link, attach, &address, reception),
+            DestinationKind::Queue => self.consume(state, link, attach, queue, reception),
+            DestinationKind::Topic => self.subscribe(state, link, attach, &address, reception),
         };
         let mut taken = taken.inspect_err(|_| {
             self.made -= 1;
@@ -310,46 +315,52 @@ impl Peer {
     }
 
     /// The node of an address, made if the configuration lets clients do so.
-    pub(super) fn find(&self, state: &mut State, place: &Place) -> Result<(QueueId, Kind), AmqpError> {
+    pub(super) fn find(
+        &self,
+        state: &mut State,
+        place: &Place,
+    ) -> Result<(QueueId, DestinationKind), AmqpError> {
         let config = &self.shared.config;
         let (address, kind) = attach::unprefixed(config, &place.address, place.kind);
-        if address == DRILL_ADDRESS && kind != Some(Kind::Topic) {
+        if address == DRILL_ADDRESS && kind != Some(DestinationKind::Topic) {
             // Any client may make it, and nobody may give it other settings.
             let made = state.queues.declare(address, drill_queue());
-            return made.map(|id| (id, Kind::Queue)).map_err(refused);
+            return made.map(|id| (id, DestinationKind::Queue)).map_err(refused);
         }
-        let queue = || state.queues.find(address).map(|id| (id, Kind::Queue));
-        let topic = || state.queues.find_topic(address).map(|id| (id, Kind::Topic));
+        let queue = || state.queues.find(address).map(|id| (id, DestinationKind::Queue));
+        let topic = || {
+            state
+                .queues
+                .find_topic(address)
+                .map(|id| (id, DestinationKind::Topic))
+        };
         let found = match kind {
-            Some(Kind::Queue) => queue(),
-            Some(Kind::Topic) => topic(),
+            Some(DestinationKind::Queue) => queue(),
+            Some(DestinationKind::Topic) => topic(),
             None => queue().or_else(topic),
         };
         if let Some(found) = found {
             return Ok(found);
         }
-        let kind = kind.unwrap_or(Kind::Queue);
+        let kind = kind.unwrap_or(DestinationKind::Queue);
         // A temporary node that is gone does not come back by being named.
-        let temporary = place.temporary || TEMPORARY.iter().any(|name| address.starts_with(name));
+        let temporary = place.temporary || address.starts_with(prefix_of(kind));
         if !config.auto_create || temporary {
-            let what = match kind {
-                Kind::Queue => "queue",
-                Kind::Topic => "topic",
-            };
-            let text = format!("there is no {what} {address:?}");
+            let text = format!("there is no {kind} {address:?}");
             return Err(AmqpError::new(condition::NOT_FOUND, text));
         }
         check_address(address)
             .map_err(|why| attach::invalid("address", &format!("{address:?} cannot name a queue: {why}")))?;
-        let made = match kind {
-            Kind::Queue => state.queues.declare(address, created_queue()),
-            Kind::Topic => state.queues.declare_topic(address, created_queue()),
-        };
+        let made = state.declare(kind, address, created_queue());
         made.map(|id| (id, kind)).map_err(refused)
     }
 
     /// A node of this connection alone, under an address nobody can guess.
-    fn make_node(&mut self, state: &mut State, kind: Kind) -> Result<(QueueId, String), AmqpError> {
+    fn make_node(
+        &mut self,
+        state: &mut State,
+        kind: DestinationKind,
+    ) -> Result<(QueueId, String), AmqpError> {
         let limit = self.shared.config.max_temporary_per_connection;
         if self.made >= limit {
             let text = format!("a connection may have {limit} temporary queues and topics");
@@ -361,16 +372,8 @@ impl Peer {
             dead_letter: None,
             ..created_queue()
         };
-        let (made, address) = match kind {
-            Kind::Queue => {
-                let address = format!("{}{secret:032x}", TEMPORARY[0]);
-                (state.queues.declare(&address, settings), address)
-            }
-            Kind::Topic => {
-                let address = format!("{}{secret:032x}", TEMPORARY[1]);
-                (state.queues.declare_topic(&address, settings), address)
-            }
-        };
+        let address = format!("{}{secret:032x}", prefix_of(kind));
+        let made = state.declare(kind, &address, settings);
         let queue = made.map_err(refused)?;
         self.made += 1;
         Ok((queue, address))
