@@ -22,6 +22,17 @@ const CASES: &[&str] = &[
     "a_client_without_sasl_enters",
     "an_idle_connection_is_kept_alive",
     "an_unknown_queue_is_refused_and_the_connection_lives",
+    "a_selector_takes_what_it_chooses_and_leaves_the_rest",
+    "a_selector_that_makes_no_sense_is_refused",
+    "a_browser_sees_everything_and_takes_nothing",
+    "a_request_is_answered_over_a_temporary_queue",
+    "every_subscriber_of_a_topic_gets_its_copy",
+    "a_durable_subscription_keeps_what_came_meanwhile_and_ends_with_its_link",
+    "a_shared_subscription_gives_each_message_to_one",
+    "what_is_sent_in_a_transaction_appears_with_its_commit",
+    "what_is_sent_in_a_transaction_vanishes_with_its_rollback",
+    "what_is_accepted_in_a_transaction_is_gone_with_its_commit_and_back_with_its_rollback",
+    "a_duplicate_id_voids_a_transaction",
 ];
 
 #[test]

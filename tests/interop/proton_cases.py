@@ -10,7 +10,8 @@ import time
 import traceback
 
 from proton import Delivery, Message, symbol
-from proton.reactor import AtMostOnce
+from proton.handlers import TransactionHandler
+from proton.reactor import AtMostOnce, Copy, DurableSubscription, ReceiverOption, Selector, SenderOption
 from proton.utils import BlockingConnection, LinkDetached, SendException
 
 TIMEOUT = 30
@@ -166,22 +167,243 @@ def an_idle_connection_is_kept_alive(stage):
 def an_unknown_queue_is_refused_and_the_connection_lives(stage):
     connection = stage.connect(stage.strict)
     for attach in (connection.create_receiver, connection.create_sender):
-        try:
-            attach("unknown")
-        except LinkDetached as refused:
-            same("amqp:not-found", refused.condition)
-        else:
-            raise AssertionError("not refused")
+        refused(lambda: attach("unknown"), "amqp:not-found")
     try:
         connection.create_sender(None).send(Message(body="x", address="unknown"))
-    except SendException as refused:
-        same(Delivery.REJECTED, refused.state)
+    except SendException as error:
+        same(Delivery.REJECTED, error.state)
     else:
         raise AssertionError("not refused")
     send(connection, "examples", "known")
     receiver = connection.create_receiver("examples")
     same("known", receiver.receive().body)
     receiver.accept()
+
+
+def a_selector_takes_what_it_chooses_and_leaves_the_rest(stage):
+    connection = stage.connect()
+    sender = connection.create_sender(stage.name)
+    for body, colour in enumerate(["red", "blue", "red"]):
+        sender.send(Message(body=body, properties={"colour": colour}, durable=True))
+    chosen = connection.create_receiver(stage.name, credit=3, options=Selector("colour = 'red' AND weight IS NULL"))
+    same([0, 2], take(chosen, 2))
+    nothing_comes(chosen)
+    same([1], take(connection.create_receiver(stage.name, name="the rest"), 1))
+
+
+def a_selector_that_makes_no_sense_is_refused(stage):
+    connection = stage.connect()
+    send(connection, stage.name, "x")
+    broken = Selector("colour = = 'red'")
+    refused(lambda: connection.create_receiver(stage.name, options=broken), "amqp:invalid-field")
+
+
+def a_browser_sees_everything_and_takes_nothing(stage):
+    connection = stage.connect()
+    send(connection, stage.name, 1, 2, 3)
+    for _ in range(2):
+        browser = connection.create_receiver(stage.name, credit=3, options=Copy())
+        same([1, 2, 3], take(browser, 3))
+        browser.close()
+    same([1, 2, 3], take(connection.create_receiver(stage.name, credit=3), 3))
+
+
+def a_request_is_answered_over_a_temporary_queue(stage):
+    connection = stage.connect()
+    replies = connection.create_receiver(None, dynamic=True)
+    address = replies.link.remote_source.address
+    connection.create_sender(stage.name).send(Message(body="question", reply_to=address, correlation_id=5))
+    other = stage.connect()
+    request = other.create_receiver(stage.name).receive()
+    same(address, request.reply_to)
+    other.create_sender(None).send(Message(body="answer", address=address, correlation_id=request.correlation_id))
+    answer = replies.receive()
+    same(("answer", 5), (answer.body, answer.correlation_id))
+    replies.close()
+    refused(lambda: other.create_sender(address, options=OfKind("temporary-queue")), "amqp:not-found")
+
+
+class OfKind(ReceiverOption, SenderOption):
+    """Capabilities of the node that is meant, as JMS clients send them."""
+
+    def __init__(self, *capabilities):
+        self.capabilities = [symbol(capability) for capability in capabilities]
+
+    def apply(self, link):
+        node = link.source if link.is_receiver else link.target
+        node.capabilities.put_array(False, node.capabilities.SYMBOL)
+        node.capabilities.enter()
+        for capability in self.capabilities:
+            node.capabilities.put_symbol(capability)
+        node.capabilities.exit()
+
+
+TOPIC = OfKind("topic")
+
+
+def every_subscriber_of_a_topic_gets_its_copy(stage):
+    connection = stage.connect()
+    names = ["one", "two", "three"]
+    subscribers = [connection.create_receiver(stage.name, credit=2, name=name, options=TOPIC) for name in names]
+    sender = connection.create_sender(stage.name, options=TOPIC)
+    for body in ["a", "b"]:
+        sender.send(Message(body=body))
+    for subscriber in subscribers:
+        same(["a", "b"], take(subscriber, 2))
+
+
+def a_durable_subscription_keeps_what_came_meanwhile_and_ends_with_its_link(stage):
+    def subscribe():
+        connection = stage.connect(container_id="proton-durable")
+        options = [TOPIC, DurableSubscription()]
+        return connection, connection.create_receiver(stage.name, credit=5, name="kept", options=options)
+
+    connection, subscriber = subscribe()
+    subscriber.link.detach()
+    connection.close()
+    other = stage.connect()
+    sender = other.create_sender(stage.name, options=TOPIC)
+    for body in [1, 2]:
+        sender.send(Message(body=body, durable=True))
+    connection, subscriber = subscribe()
+    same([1, 2], take(subscriber, 2))
+    subscriber.close()
+    connection.close()
+    sender.send(Message(body=3, durable=True))
+    connection, subscriber = subscribe()
+    nothing_comes(subscriber)
+    subscriber.close()
+
+
+def a_shared_subscription_gives_each_message_to_one(stage):
+    connections = [stage.connect() for _ in range(2)]
+    shared = OfKind("topic", "shared", "global")
+    receivers = [
+        connection.create_receiver(stage.name, credit=5, name=f"{stage.name}|{number}", options=shared)
+        for number, connection in enumerate(connections)
+    ]
+    sender = connections[0].create_sender(stage.name, options=TOPIC)
+    for body in range(10):
+        sender.send(Message(body=body))
+    same(list(range(10)), sorted(take(receivers[0], 5) + take(receivers[1], 5)))
+
+
+class Ends(TransactionHandler):
+    """What became of a transaction."""
+
+    def __init__(self):
+        super().__init__()
+        self.transaction = None
+        self.end = None
+
+    def on_transaction_declared(self, event):
+        self.transaction = event.transaction
+
+    def on_transaction_committed(self, event):
+        self.end = "committed"
+
+    def on_transaction_aborted(self, event):
+        self.end = "aborted"
+
+    def on_transaction_commit_failed(self, event):
+        self.end = "refused"
+
+
+class Transaction:
+    def __init__(self, connection):
+        self.connection, self.ends = connection, Ends()
+        connection.container.declare_transaction(connection.conn, handler=self.ends)
+        connection.wait(lambda: self.ends.transaction is not None, msg="declaring a transaction")
+
+    def send(self, sender, body):
+        delivery = self.ends.transaction.send(sender.link, Message(body=body, durable=True))
+        self.connection.wait(lambda: delivery.remote_state, msg="sending in a transaction")
+
+    def accept(self, receiver):
+        self.ends.transaction.accept(receiver.fetcher.unsettled.popleft())
+
+    def end(self, commit):
+        (self.ends.transaction.commit if commit else self.ends.transaction.abort)()
+        self.connection.wait(lambda: self.ends.end is not None, msg="ending a transaction")
+        return self.ends.end
+
+
+def what_is_sent_in_a_transaction_appears_with_its_commit(stage):
+    connection = stage.connect()
+    sender = connection.create_sender(stage.name)
+    transaction = Transaction(connection)
+    transaction.send(sender, "in the transaction")
+    sender.send(Message(body="before", durable=True))
+    receiver = connection.create_receiver(stage.name, credit=2)
+    same(["before"], take(receiver, 1))
+    same("committed", transaction.end(commit=True))
+    same(["in the transaction"], take(receiver, 1))
+
+
+def what_is_sent_in_a_transaction_vanishes_with_its_rollback(stage):
+    connection = stage.connect()
+    sender = connection.create_sender(stage.name)
+    transaction = Transaction(connection)
+    transaction.send(sender, "lost")
+    same("aborted", transaction.end(commit=False))
+    sender.send(Message(body="kept", durable=True))
+    same(["kept"], take(connection.create_receiver(stage.name), 1))
+
+
+def what_is_accepted_in_a_transaction_is_gone_with_its_commit_and_back_with_its_rollback(stage):
+    for commit in (False, True):
+        connection = stage.connect()
+        if not commit:
+            send(connection, stage.name, "x")
+        receiver = connection.create_receiver(stage.name)
+        same("x", receiver.receive().body)
+        transaction = Transaction(connection)
+        transaction.accept(receiver)
+        same("committed" if commit else "aborted", transaction.end(commit))
+        connection.close()
+    nothing_comes(stage.connect().create_receiver(stage.name))
+
+
+def a_duplicate_id_voids_a_transaction(stage):
+    connection = stage.connect()
+    sender = connection.create_sender(stage.name)
+
+    def message():
+        return Message(body="once", durable=True, properties={"_AMQ_DUPL_ID": stage.name})
+
+    sender.send(message())
+    transaction = Transaction(connection)
+    transaction.send(sender, "beside it")
+    delivery = transaction.ends.transaction.send(sender.link, message())
+    connection.wait(lambda: delivery.remote_state, msg="sending in a transaction")
+    same("refused", transaction.end(commit=True))
+    receiver = connection.create_receiver(stage.name, credit=2)
+    same(["once"], take(receiver, 1))
+    nothing_comes(receiver)
+
+
+def take(receiver, count):
+    bodies = []
+    for _ in range(count):
+        bodies.append(body_of(receiver.receive()))
+        receiver.accept()
+    return bodies
+
+
+def nothing_comes(receiver):
+    """Nothing is there: the broker answers a drain without a message."""
+    receiver.link.drain(1)
+    receiver.connection.wait(lambda: receiver.link.credit == 0 or receiver.fetcher.has_message, msg="draining")
+    assert not receiver.fetcher.has_message, f"{receiver.fetcher.pop()!r} came"
+
+
+def refused(attach, condition):
+    try:
+        attach()
+    except LinkDetached as error:
+        same(condition, error.condition)
+    else:
+        raise AssertionError("not refused")
 
 
 def works(stage, connection):
