@@ -19,6 +19,10 @@ const CASES: &[&str] = &[
     "aClientWithoutSaslEnters",
     "anIdleConnectionIsKeptAlive",
     "anUnknownQueueIsRefusedAndTheConnectionLives",
+    "aSelectorTakesWhatItChoosesAndLeavesTheRest",
+    "aRequestIsAnsweredOverATemporaryQueue",
+    "everySubscriberOfATopicGetsItsCopy",
+    "aSharedSubscriptionGivesEachMessageToOne",
 ];
 
 #[test]

@@ -18,6 +18,12 @@ const CASES: &[&str] = &[
     "aClientWithoutSaslEnters",
     "anIdleConnectionIsKeptAlive",
     "anUnknownQueueIsRefusedAndTheConnectionLives",
+    "aSelectorTakesWhatItChoosesAndLeavesTheRest",
+    "aSelectorThatMakesNoSenseIsRefused",
+    "aBrowserSeesEverythingAndTakesNothing",
+    "aRequestIsAnsweredOverATemporaryQueue",
+    "everySubscriberOfATopicGetsItsCopy",
+    "aDurableSubscriptionKeepsWhatCameMeanwhileAndEndsWithItsLink",
 ];
 
 #[test]

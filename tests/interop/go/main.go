@@ -35,6 +35,10 @@ var cases = map[string]func(*stage) error{
 	"aClientWithoutSaslEnters":                     aClientWithoutSaslEnters,
 	"anIdleConnectionIsKeptAlive":                  anIdleConnectionIsKeptAlive,
 	"anUnknownQueueIsRefusedAndTheConnectionLives": anUnknownQueueIsRefusedAndTheConnectionLives,
+	"aSelectorTakesWhatItChoosesAndLeavesTheRest":  aSelectorTakesWhatItChoosesAndLeavesTheRest,
+	"aRequestIsAnsweredOverATemporaryQueue":        aRequestIsAnsweredOverATemporaryQueue,
+	"everySubscriberOfATopicGetsItsCopy":           everySubscriberOfATopicGetsItsCopy,
+	"aSharedSubscriptionGivesEachMessageToOne":     aSharedSubscriptionGivesEachMessageToOne,
 }
 
 func main() {
@@ -371,4 +375,146 @@ func anUnknownQueueIsRefusedAndTheConnectionLives(s *stage) error {
 		}
 	}
 	return s.works(session, "examples")
+}
+
+// Receives and accepts so many messages.
+func (s *stage) take(receiver *amqp.Receiver, count int) ([]any, error) {
+	var values []any
+	for len(values) < count {
+		message, err := receiver.Receive(s.ctx, nil)
+		if err != nil {
+			return values, err
+		}
+		values = append(values, message.Value)
+		if err := receiver.AcceptMessage(s.ctx, message); err != nil {
+			return values, err
+		}
+	}
+	return values, nil
+}
+
+func (s *stage) expect(receiver *amqp.Receiver, wanted ...any) error {
+	values, err := s.take(receiver, len(wanted))
+	if err == nil && !reflect.DeepEqual(values, wanted) {
+		err = fmt.Errorf("received %v, not %v", values, wanted)
+	}
+	return err
+}
+
+func aSelectorTakesWhatItChoosesAndLeavesTheRest(s *stage) error {
+	session, end, err := s.session(s.willing, nil)
+	if err != nil {
+		return err
+	}
+	defer end()
+	of := func(body, colour string) *amqp.Message {
+		return &amqp.Message{Value: body, ApplicationProperties: map[string]any{"colour": colour}}
+	}
+	if err := s.send(session, s.name, of("0", "red"), of("1", "blue"), of("2", "red")); err != nil {
+		return err
+	}
+	red := []amqp.LinkFilter{amqp.NewSelectorFilter("colour = 'red'")}
+	chosen, err := session.NewReceiver(s.ctx, s.name, &amqp.ReceiverOptions{Filters: red})
+	if err != nil {
+		return err
+	}
+	if err := s.expect(chosen, "0", "2"); err != nil {
+		return err
+	}
+	rest, err := session.NewReceiver(s.ctx, s.name, nil)
+	if err != nil {
+		return err
+	}
+	return s.expect(rest, "1")
+}
+
+func aRequestIsAnsweredOverATemporaryQueue(s *stage) error {
+	session, end, err := s.session(s.willing, nil)
+	if err != nil {
+		return err
+	}
+	defer end()
+	replies, err := session.NewReceiver(s.ctx, "", &amqp.ReceiverOptions{DynamicAddress: true})
+	if err != nil {
+		return err
+	}
+	address := replies.Address()
+	question := &amqp.Message{Value: "question", Properties: &amqp.MessageProperties{ReplyTo: &address}}
+	if err := s.send(session, s.name, question); err != nil {
+		return err
+	}
+	answering, leave, err := s.session(s.willing, nil)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	requests, err := answering.NewReceiver(s.ctx, s.name, nil)
+	if err != nil {
+		return err
+	}
+	request, err := requests.Receive(s.ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := s.send(answering, *request.Properties.ReplyTo, text("answer")); err != nil {
+		return err
+	}
+	return s.expect(replies, "answer")
+}
+
+func everySubscriberOfATopicGetsItsCopy(s *stage) error {
+	return s.publish([]string{"topic"}, func(receivers []*amqp.Receiver) error {
+		for _, receiver := range receivers {
+			if err := s.expect(receiver, "a", "b"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func aSharedSubscriptionGivesEachMessageToOne(s *stage) error {
+	return s.publish([]string{"topic", "shared"}, func(receivers []*amqp.Receiver) error {
+		// Each has credit for one message, so each is given one.
+		got := map[any]int{}
+		for _, receiver := range receivers {
+			values, err := s.take(receiver, 1)
+			if err != nil {
+				return err
+			}
+			got[values[0]]++
+		}
+		if wanted := map[any]int{"a": 1, "b": 1}; !reflect.DeepEqual(got, wanted) {
+			return fmt.Errorf("received %v, not %v", got, wanted)
+		}
+		return nil
+	})
+}
+
+// Publishes `a` and `b` to two receivers with these capabilities, whose links are named as those of one subscription.
+func (s *stage) publish(capabilities []string, check func([]*amqp.Receiver) error) error {
+	session, end, err := s.session(s.willing, nil)
+	if err != nil {
+		return err
+	}
+	defer end()
+	var receivers []*amqp.Receiver
+	for _, name := range []string{"both|1", "both|2"} {
+		options := &amqp.ReceiverOptions{Name: name, SourceCapabilities: capabilities, Credit: 1}
+		receiver, err := session.NewReceiver(s.ctx, s.name, options)
+		if err != nil {
+			return err
+		}
+		receivers = append(receivers, receiver)
+	}
+	sender, err := session.NewSender(s.ctx, s.name, &amqp.SenderOptions{TargetCapabilities: []string{"topic"}})
+	if err != nil {
+		return err
+	}
+	for _, body := range []string{"a", "b"} {
+		if err := sender.Send(s.ctx, text(body), nil); err != nil {
+			return err
+		}
+	}
+	return check(receivers)
 }

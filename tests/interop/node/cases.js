@@ -68,6 +68,28 @@ async function works(connection, address) {
   got.delivery.accept();
 }
 
+/** Receives and accepts so many messages. */
+async function take(link, count) {
+  const bodies = [];
+  for (let i = 0; i < count; i++) {
+    const { message, delivery } = await receive(link);
+    bodies.push(message.body);
+    delivery.accept();
+  }
+  return bodies;
+}
+
+/** Nothing is there: the broker answers a drain without a message. */
+async function nothingComes(link) {
+  const came = [];
+  link.on("message", ({ message }) => came.push(message.body));
+  const drained = once(link, "receiver_drained");
+  link.drain = true;
+  link.add_credit(1);
+  await drained;
+  assert.deepEqual(came, []);
+}
+
 const cases = {
   async bodiesArriveAsSent(name) {
     const connection = await connect();
@@ -192,6 +214,93 @@ const cases = {
     const { sender: turned } = await once(sender, "sender_error");
     assert.equal(turned.error.condition, "amqp:not-found");
     await works(connection, "examples");
+  },
+
+  async aSelectorTakesWhatItChoosesAndLeavesTheRest(name) {
+    const connection = await connect();
+    const of = (body, colour) => ({ body, application_properties: { colour } });
+    await send(connection, name, of(0, "red"), of(1, "blue"), of(2, "red"));
+    const chosen = receiver(connection, { address: name, filter: rhea.filter.selector("colour = 'red'") });
+    assert.deepEqual(await take(chosen, 2), [0, 2]);
+    await nothingComes(chosen);
+    assert.deepEqual(await take(receiver(connection, name), 1), [1]);
+  },
+
+  async aSelectorThatMakesNoSenseIsRefused(name) {
+    const connection = await connect();
+    const link = receiver(connection, { address: name, filter: rhea.filter.selector("colour = = 'red'") });
+    const { receiver: refused } = await once(link, "receiver_error");
+    assert.equal(refused.error.condition, "amqp:invalid-field");
+    await works(connection, name);
+  },
+
+  async aBrowserSeesEverythingAndTakesNothing(name) {
+    const connection = await connect();
+    await send(connection, name, { body: 1 }, { body: 2 });
+    for (let i = 0; i < 2; i++) {
+      const browser = receiver(connection, { address: name, distribution_mode: "copy" });
+      assert.deepEqual(await take(browser, 2), [1, 2]);
+      browser.close();
+    }
+    assert.deepEqual(await take(receiver(connection, name), 2), [1, 2]);
+  },
+
+  async aRequestIsAnsweredOverATemporaryQueue(name) {
+    const asking = await connect();
+    const replies = receiver(asking, { dynamic: true });
+    await once(replies, "receiver_open", ["receiver_error"]);
+    const reply_to = replies.source.address;
+    await send(asking, name, { body: "question", reply_to, correlation_id: "5" });
+    const answering = await connect();
+    const { message: request } = await receive(receiver(answering, name));
+    assert.equal(request.reply_to, reply_to);
+    await send(answering, reply_to, { body: "answer", correlation_id: request.correlation_id });
+    const { message: answer } = await receive(replies);
+    assert.deepEqual([answer.body, answer.correlation_id], ["answer", "5"]);
+  },
+
+  async everySubscriberOfATopicGetsItsCopy(address) {
+    const connection = await connect();
+    const topic = { address, capabilities: ["topic"] };
+    const subscribers = [1, 2, 3].map(() => receiver(connection, topic));
+    await Promise.all(subscribers.map((link) => once(link, "receiver_open", ["receiver_error"])));
+    const sender = connection.open_sender({ target: topic });
+    await once(sender, "sendable", ["sender_error"]);
+    for (const body of ["a", "b"]) sender.send({ body });
+    for (const link of subscribers) assert.deepEqual(await take(link, 2), ["a", "b"]);
+  },
+
+  async aDurableSubscriptionKeepsWhatCameMeanwhileAndEndsWithItsLink(address) {
+    const source = { address, durable: 2, expiry_policy: "never", capabilities: ["topic"] };
+    const subscribe = async () => {
+      const connection = await connect({ container_id: "rhea-durable" });
+      const link = receiver(connection, source, { name: "kept" });
+      await once(link, "receiver_open", ["receiver_error"]);
+      return [connection, link];
+    };
+    const leave = async ([connection, link], how) => {
+      link[how]();
+      await once(link, "receiver_close");
+      connection.close();
+      await once(connection, "connection_close");
+    };
+    await leave(await subscribe(), "detach");
+    const other = await connect();
+    const sender = other.open_sender({ target: { address, capabilities: ["topic"] } });
+    await once(sender, "sendable", ["sender_error"]);
+    const publish = async (body) => {
+      const accepted = once(sender, "accepted", ["rejected", "sender_error"]);
+      sender.send({ body, durable: true });
+      await accepted;
+    };
+    for (const body of [1, 2]) await publish(body);
+    const again = await subscribe();
+    assert.deepEqual(await take(again[1], 2), [1, 2]);
+    await leave(again, "close");
+    await publish(3);
+    const fresh = await subscribe();
+    await nothingComes(fresh[1]);
+    await leave(fresh, "close");
   },
 };
 
