@@ -33,6 +33,8 @@ struct Line {
     outcome: Outcome,
     /// How many times brokers may have died when it was last delivered.
     delivered: Option<u64>,
+    /// Its consumer gave it back as one that was not delivered.
+    returned: bool,
     settlement: Settlement,
 }
 
@@ -194,13 +196,14 @@ impl Stream {
             self.again += 1;
             if !seen.again && (self.dying || deaths != self.deaths) {
                 self.unmarked_after_death += 1;
-            } else if !seen.again {
+            } else if !seen.again && !line.returned {
                 self.unmarked.push(number);
             }
         } else if self.highest > Some(number) {
             self.out_of_order.push(number);
         }
         line.delivered = Some(self.deaths);
+        line.returned = false;
         if line.settlement != Settlement::Confirmed {
             line.settlement = Settlement::None; // Whatever was unknown did not happen.
         }
@@ -228,6 +231,11 @@ impl Stream {
     /// Whether it is settled is unknown.
     pub(super) fn perhaps_consumed(&mut self, number: usize) {
         self.settle(number, Settlement::Perhaps);
+    }
+
+    /// Its consumer gives it back as one that was not delivered: it closes its link.
+    pub(super) fn returned(&mut self, number: usize) {
+        self.lines[number].returned = true;
     }
 
     fn settle(&mut self, number: usize, settlement: Settlement) {
@@ -410,6 +418,9 @@ mod tests {
             (stream.sums().unmarked_after_death, stream.sums().unmarked),
             (2, 1)
         );
+        stream.returned(1);
+        stream.delivered(first("s 1"));
+        assert_eq!(stream.sums().unmarked, 1);
     }
 
     #[test]

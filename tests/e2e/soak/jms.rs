@@ -152,6 +152,7 @@ fn note(line: &str, streams: &[Arc<Ends>]) -> bool {
         "consumed" => stream.consumed(number),
         "settled" => stream.settled(number, term),
         "perhaps" => stream.perhaps_consumed(number),
+        "returned" => stream.returned(number),
         _ => return false,
     }
     true

@@ -34,6 +34,7 @@ import org.apache.qpid.jms.JmsConnectionFactory;
  *       interrupted;
  *   <li>{@code settled TERM STREAM N}: it was accepted, which AMQP does not confirm, no earlier than in this TERM;
  *   <li>{@code consumed STREAM N}: a commit confirmed it; {@code perhaps STREAM N}: a commit was interrupted;
+ *   <li>{@code returned STREAM N}: it is given back with its session, as if it had not been delivered;
  *   <li>{@code ended CLIENT}.
  * </ul>
  */
@@ -183,12 +184,14 @@ public final class Soak {
                     session.commit();
                 }
                 return;
-            } catch (TransactionRolledBackException lost) {
-                if (String.valueOf(lost.getMessage()).contains("duplicate id")) {
+            } catch (JMSException unknown) {
+                if (String.valueOf(unknown.getMessage()).contains("duplicate id")) {
                     return; // It had been committed before.
                 }
-                Thread.sleep(paceMs);
-            } catch (JMSException unknown) {
+                if (unknown instanceof TransactionRolledBackException) {
+                    Thread.sleep(paceMs);
+                    continue;
+                }
                 say("unknown " + texts + ": " + unknown);
                 throw unknown;
             }
@@ -226,6 +229,7 @@ public final class Soak {
                 if (!(lost instanceof TransactionRolledBackException)) {
                     throw lost; // This connection is given up.
                 }
+                tell("returned", stream, taken);
                 session.close();
                 return false;
             }
