@@ -5,6 +5,7 @@ use std::path::Path;
 
 use daymark_test_support::Process;
 use daymark_test_support::java::Java;
+use daymark_test_support::proxy::{Act, Moment, Piece, Proxy, Way};
 
 use crate::pair::Pair;
 use crate::stage::{Brokers, PATIENCE};
@@ -115,6 +116,32 @@ fn qpid_jms_learns_where_the_standby_is_and_goes_on_there_after_kill_9() {
     }
     let received = program.announced("received all", PATIENCE);
     assert!(received.parse::<u32>().expect("a number") >= 30, "{received}");
+}
+
+/// What docs/client.md tells JMS programs to do after a commit that was refused, and why: this client gives back what it
+/// had fetched ahead, and shows and "commits" it all the same in the same session.
+#[test]
+fn qpid_jms_commits_each_message_once_in_another_session_after_a_refused_commit_and_not_in_the_same() {
+    let Some(java) = cases() else { return };
+    let brokers = Brokers::new();
+    let committed = |queue: &str, how: &str| {
+        let proxy = Proxy::start(brokers.willing.parse().expect("an address"));
+        let third = Moment::Piece(Piece::Disposition, 3);
+        let cut = proxy.at(Way::ToBroker, third, Act::CutAfter);
+        let through = proxy.address.to_string();
+        let arguments = [&brokers.willing, &through, queue, how];
+        let arguments = java.arguments("daymark.interop.InDoubt", &arguments);
+        let mut program = Process::start(java.executable(), &arguments, Path::new("."), &[]);
+        let committed = program.announced("committed", PATIENCE);
+        assert!(cut.is_done(), "{how}: the connection was never cut");
+        committed
+    };
+    assert_eq!(committed("in-doubt.careful", "careful"), "20 twice 0");
+    let careless = committed("in-doubt.careless", "careless");
+    assert!(
+        careless.starts_with("20 twice ") && careless != "20 twice 0",
+        "{careless}: this client has learnt better, and docs/client.md may say so"
+    );
 }
 
 fn cases() -> Option<Java> {

@@ -56,7 +56,8 @@ public final class Failover {
         System.exit(0);
     }
 
-    private static Connection connect(JmsConnectionFactory factory, CountDownLatch restored) throws JMSException {
+    /** A started connection that counts down when it goes on at another broker, or at the same one. */
+    static Connection connect(JmsConnectionFactory factory, CountDownLatch restored) throws JMSException {
         JmsConnection connection = (JmsConnection) factory.createConnection();
         connection.addConnectionListener(new Restored(restored));
         connection.start();
