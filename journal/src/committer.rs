@@ -4,6 +4,7 @@
 //! takes over writes its epoch first and reads afterwards; so either it finds this group, or this thread
 //! finds its epoch. A failure of any step is final: nothing is retried and nothing more is acknowledged.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -76,22 +77,23 @@ impl Active {
 impl Committer {
     /// Serves until the journal is closed; then stops the housekeeper and releases the lock.
     /// After a failure the lock stays until the owner has noticed and closes.
-    pub(crate) fn run(mut self) {
-        self.housekeeper.want_segment();
+    /// `leftovers` are files of earlier owners that the manifest does not need.
+    pub(crate) fn run(mut self, leftovers: Vec<PathBuf>) {
         let shared = Arc::clone(&self.shared);
-        if let Err(message) = guarded(|| self.serve()) {
+        if let Err(message) = guarded(|| self.serve(leftovers)) {
             shared.fail(JournalError::CommitterPanicked { message }, Vec::new());
         }
         self.housekeeper.stop();
         shared.wait_for_close();
     }
 
-    fn serve(&mut self) {
-        // The first segment got its name a moment ago; whoever opened the journal did not wait for this.
-        if let Err(e) = sync_dir(&self.base.dir) {
-            let error = JournalError::sync(&self.base.dir, e);
+    fn serve(&mut self, leftovers: Vec<PathBuf>) {
+        if let Err(failed) = self.begin() {
+            let error = self.reason(failed);
             return self.shared.fail(error, Vec::new());
         }
+        self.housekeeper.delete(leftovers);
+        self.housekeeper.want_segment();
         loop {
             let alive = match self.shared.next_work(self.release_seen, LOOK_EVERY) {
                 Work::Commit(group, release) => self.commit(group, release),
@@ -106,6 +108,16 @@ impl Committer {
                 return;
             }
         }
+    }
+
+    /// What whoever opened the journal did not wait for: the manifest has its name durably, and then the first segment
+    /// of the epoch that it belongs to.
+    fn begin(&mut self) -> Result<(), JournalError> {
+        let unsynced = |e| JournalError::sync(&self.base.dir, e);
+        sync_dir(&self.base.dir).map_err(unsynced)?;
+        let file = &mut self.active.file;
+        file.name().map_err(|e| JournalError::write(&file.path, e))?;
+        sync_dir(&self.base.dir).map_err(unsynced)
     }
 
     /// Makes one group durable and answers its owners. `false` after a failure.
@@ -186,15 +198,19 @@ impl Committer {
 
     /// The commit rule: write, sync, look.
     fn make_durable(&mut self, frame: &mut Vec<u8>, header: FrameHeader) -> Result<(), JournalError> {
-        let Err(failed) = self.append(frame, header) else {
-            return self.confirm();
-        };
-        // A successor deletes our spare files, so the first thing an overtaken owner notices may be that one
-        // of them is gone. Then the newer epoch is the reason to report.
-        if let Err(superseded @ JournalError::Superseded { .. }) = self.confirm() {
-            return Err(superseded);
+        match self.append(frame, header) {
+            Ok(()) => self.confirm(),
+            Err(failed) => Err(self.reason(failed)),
         }
-        Err(failed)
+    }
+
+    /// A successor deletes our spare files, so the first thing an overtaken owner notices may be that one of them is
+    /// gone. Then the newer epoch is the reason to report.
+    fn reason(&self, failed: JournalError) -> JournalError {
+        match self.confirm() {
+            Err(superseded @ JournalError::Superseded { .. }) => superseded,
+            Ok(()) | Err(_) => failed,
+        }
     }
 
     /// Writes one frame and syncs it.

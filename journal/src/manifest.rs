@@ -62,7 +62,8 @@ impl Manifest {
             .map_or(self.next_seq, |sealed| sealed.first_seq)
     }
 
-    /// Writes the manifest so that it is there completely or not at all, and every name given before it too.
+    /// Writes the manifest so that it is there completely or not at all, and every name given before it too. Its own
+    /// name is durable with the next sync of the directory.
     pub(crate) fn write(&self, dir: &Path) -> Result<(), OpenError> {
         let draft = dir.join(names::manifest_draft(self.epoch));
         let text = self.encode().map_err(|e| open_io("encode", &draft, e))?;
@@ -73,8 +74,7 @@ impl Manifest {
         // the draft, because syncing that has mostly brought the names along.
         sync_dir(dir).map_err(|e| open_io("sync", dir, e))?;
         let path = dir.join(names::manifest(self.epoch));
-        std::fs::rename(&draft, &path).map_err(|e| open_io("rename", &draft, e))?;
-        sync_dir(dir).map_err(|e| open_io("sync", dir, e))
+        std::fs::rename(&draft, &path).map_err(|e| open_io("rename", &draft, e))
     }
 
     fn encode(&self) -> io::Result<Vec<u8>> {

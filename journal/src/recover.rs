@@ -8,8 +8,8 @@
 //! 4. They are renamed to this epoch, so that an earlier owner that wakes cannot remove them by their old
 //!    names. Until step 5 the old manifest holds, and it accepts both names.
 //! 5. The manifest is written. From here on only the sealed lengths count.
-//! 6. The epoch and the lock are looked at once more, and the segment for appending gets its name, which the
-//!    committer makes durable before it acknowledges anything.
+//! 6. The epoch and the lock are looked at once more, and the threads are started. Before the committer acknowledges
+//!    anything it makes the name of the manifest durable, then that of the segment for appending.
 //!
 //! Nothing live is changed before everything was read and found good.
 
@@ -71,18 +71,11 @@ where
     base.check_owner(epoch)?;
     let found = find(&base.dir, epoch)?;
     let first = SegmentHeader::new(found.listing.next_id(&found.manifest), epoch);
-    let (scan, spare) = read(&base, &found, first, visit)?;
-    let Scan {
-        mut recovery, kept, ..
-    } = scan;
-    let manifest = seal(&base, &found, first, &kept, &recovery)?;
+    let (manifest, mut recovery, spare) = take_over(&base, &found, first, visit)?;
     base.check_owner(epoch)?;
     let leftovers = leftovers(&base.dir, epoch, &found.listing);
     recovery.leftovers = leftovers.len() as u64;
-    let path = spare.path.clone();
-    let first = spare
-        .name(&base.dir, first)
-        .map_err(|e| open_io("rename", &path, e))?;
+    let first = spare.into_segment(&base.dir, first);
     let journal = start(
         base,
         &manifest,
@@ -94,13 +87,13 @@ where
     Ok((journal, recovery))
 }
 
-/// Shows every record to `visit`, while another thread works [`ahead`].
-fn read<E>(
+/// Shows every record to `visit` and seals what was found, while another thread works [`ahead`].
+fn take_over<E>(
     base: &Base,
     found: &Found,
     first: SegmentHeader,
     visit: impl FnMut(Record<'_>) -> Result<(), E>,
-) -> Result<(Scan, Spare), OpenError>
+) -> Result<(Manifest, Recovery, Spare), OpenError>
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -109,19 +102,34 @@ where
             .name("journal-ahead".to_owned())
             .spawn_scoped(scope, || ahead(base, found, first))
             .map_err(|e| open_io("start the threads of", &base.dir, e))?;
-        let mut scan = Scan::new(&base.dir, found);
-        let read = scan.read(found, visit);
+        let sealed = read_and_seal(base, found, first, visit);
         let spare = match ahead.join() {
             Ok(spare) => spare,
             Err(panic) => std::panic::resume_unwind(panic),
         };
-        if let (Err(_), Ok(spare)) = (&read, &spare) {
+        if let (Err(_), Ok(spare)) = (&sealed, &spare) {
             // Where it stays, the next owner removes it.
             let _ = fs::remove_file(&spare.path);
         }
-        read?;
-        Ok((scan, spare?))
+        let (manifest, recovery) = sealed?;
+        Ok((manifest, recovery, spare?))
     })
+}
+
+fn read_and_seal<E>(
+    base: &Base,
+    found: &Found,
+    first: SegmentHeader,
+    visit: impl FnMut(Record<'_>) -> Result<(), E>,
+) -> Result<(Manifest, Recovery), OpenError>
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut scan = Scan::new(&base.dir, found);
+    scan.read(found, visit)?;
+    let Scan { recovery, kept, .. } = scan;
+    let manifest = seal(base, found, first, &kept, &recovery)?;
+    Ok((manifest, recovery))
 }
 
 /// What can be made durable before everything was read: the first segment of this owner, still without a name
@@ -395,7 +403,6 @@ fn start(
     let (dir, epochs, disk) = (base.dir.clone(), base.epochs.clone(), base.disk.clone());
     let housekeeper =
         Housekeeper::start(Arc::clone(&shared), dir, epochs, disk, manifest.next_id + 1).map_err(spawn)?;
-    housekeeper.delete(leftovers);
     let dir = base.dir.clone();
     let committer = Committer {
         shared: Arc::clone(&shared),
@@ -408,7 +415,7 @@ fn start(
     };
     let builder = std::thread::Builder::new().name("journal-commit".to_owned());
     let thread = builder
-        .spawn(move || committer.run())
+        .spawn(move || committer.run(leftovers))
         .map_err(|e| open_io("start the threads of", &dir, e))?;
     Ok(Journal::new(shared, thread))
 }

@@ -37,6 +37,8 @@ pub(crate) struct SegmentFile {
     /// Filled with zeros (or with stale frames), so that commits do not change its length.
     pub(crate) filled: bool,
     pub(crate) recycled: bool,
+    /// The name it has instead of `path`, until [`name`](Self::name).
+    nameless: Option<PathBuf>,
 }
 
 impl Spare {
@@ -75,7 +77,8 @@ impl Spare {
     /// Puts the file into service as segment `id`: header first, durably, and then the name, durably too.
     pub(crate) fn promote(self, dir: &Path, disk: &Disk, header: SegmentHeader) -> io::Result<SegmentFile> {
         self.begin(disk, header)?;
-        let segment = self.name(dir, header)?;
+        let mut segment = self.into_segment(dir, header);
+        segment.name()?;
         sync_dir(dir)?;
         Ok(segment)
     }
@@ -88,20 +91,17 @@ impl Spare {
         self.file.sync_all()
     }
 
-    /// Gives a file that begins with `header` the name of its segment. The name is not durable yet.
-    pub(crate) fn name(self, dir: &Path, header: SegmentHeader) -> io::Result<SegmentFile> {
-        let path = dir.join(names::segment(header.id, header.epoch));
-        std::fs::rename(&self.path, &path)?;
-        let filled = self.size > 0;
-        let size = self.size.max(START as u64);
-        Ok(SegmentFile {
+    /// The segment of a file that begins with `header`. It does not have the name of one yet.
+    pub(crate) fn into_segment(self, dir: &Path, header: SegmentHeader) -> SegmentFile {
+        SegmentFile {
             file: self.file,
-            path,
+            path: dir.join(names::segment(header.id, header.epoch)),
             header,
-            size,
-            filled,
+            size: self.size.max(START as u64),
+            filled: self.size > 0,
             recycled: self.recycled,
-        })
+            nameless: Some(self.path),
+        }
     }
 }
 
@@ -109,5 +109,13 @@ impl SegmentFile {
     /// Creates a segment that grows as it is written, which costs no more than two syncs.
     pub(crate) fn create(dir: &Path, disk: &Disk, header: SegmentHeader, number: u64) -> io::Result<Self> {
         Spare::create(dir, header.epoch, number)?.promote(dir, disk, header)
+    }
+
+    /// Gives it its name, if it has not got it yet. The name is not durable then.
+    pub(crate) fn name(&mut self) -> io::Result<()> {
+        match self.nameless.take() {
+            Some(nameless) => std::fs::rename(nameless, &self.path),
+            None => Ok(()),
+        }
     }
 }

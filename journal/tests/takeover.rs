@@ -430,3 +430,40 @@ fn a_file_of_another_format_version_is_named() {
         "{refused:?}"
     );
 }
+
+#[test]
+fn an_owner_that_died_before_its_names_were_durable_is_followed() {
+    let dir = temp();
+    let (journal, ..) = open(dir.path(), small());
+    append(&journal, 1..=3);
+    journal.close();
+    let [old] = files(dir.path(), "manifest-").try_into().expect("one manifest");
+    let text = fs::read(&old).unwrap();
+    let (journal, _, records) = open(dir.path(), small());
+    assert_numbers(&records, 3);
+    journal.close();
+    // The segments of the second owner itself are lost, and then its manifest too.
+    let segments = files(dir.path(), "seg-");
+    segments[1..].iter().for_each(|own| fs::remove_file(own).unwrap());
+    let [new] = files(dir.path(), "manifest-0000000000000002")
+        .try_into()
+        .expect("one manifest");
+    fs::write(&old, &text).unwrap();
+    let follows = |without: Option<&Path>| {
+        let copy = temp();
+        fs::create_dir(copy.path().join("epochs")).unwrap();
+        for path in files(dir.path(), "")
+            .iter()
+            .filter(|path| path.is_file() && without != Some(path))
+        {
+            fs::copy(path, copy.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let (journal, _, records) = open(copy.path(), small());
+        assert_numbers(&records, 3);
+        append(&journal, 4..=4);
+        journal.close();
+        assert_numbers(&open(copy.path(), small()).2, 4);
+    };
+    follows(None);
+    follows(Some(&new));
+}
