@@ -88,9 +88,16 @@ impl Stage {
                 failover["epoch"] == epoch
                     && failover["member"] == to
                     && failover["report"]["kind"] == "switchover"
-                    && ["taking-over", "recovered", "published", step]
-                        .iter()
-                        .all(|wanted| steps.iter().any(|step| step["step"] == *wanted))
+                    && [
+                        "handing-over",
+                        "released",
+                        "taking-over",
+                        "recovered",
+                        "published",
+                        step,
+                    ]
+                    .iter()
+                    .all(|wanted| steps.iter().any(|step| step["step"] == *wanted))
             })
         });
     }

@@ -168,10 +168,19 @@ impl Running {
         ended.expect("it ends").expect("it does not panic")
     }
 
+    /// Asks until it is answered: a machine whose disk is busy may take longer than one question waits.
     async fn get(&self, path: &'static str) -> HttpAnswer {
-        let admin = self.admin.to_string();
-        let asked = tokio::task::spawn_blocking(move || http_get(&admin, path));
-        asked.await.expect("asked").expect("an answer")
+        let asking = async {
+            loop {
+                let admin = self.admin.to_string();
+                let asked = tokio::task::spawn_blocking(move || http_get(&admin, path));
+                if let Some(answer) = asked.await.expect("asked") {
+                    return answer;
+                }
+            }
+        };
+        let asked = tokio::time::timeout(PATIENCE, asking).await;
+        asked.expect("an answer")
     }
 
     async fn post(&self, path: &'static str, body: Value) -> HttpAnswer {
@@ -361,6 +370,49 @@ async fn three_crashes_in_a_row_are_three_terms() {
     }
 }
 
+/// A backup that does not search for long.
+async fn hasty_backup(stage: &Stage, name: &str) -> Running {
+    let mut options = stage.options(name, Role::Backup);
+    options.config = stage.config("[failover]\ndiscovery_response_timeout = 100\nfailback_delay_ms = 100\n");
+    Running::start(options).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_starts_first_serves_until_the_primary_is_there() {
+    let stage = Stage::with_naming().await;
+    let b = hasty_backup(&stage, "b").await;
+    assert_eq!(stage.active("b").await.epoch.0, 1);
+    let a = stage.primary("a").await;
+    assert_eq!(stage.active("a").await.epoch.0, 2);
+    b.standby_watching("a").await;
+    assert!(a.serves_messages() && !b.serves_messages());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_that_start_at_once_end_as_the_primary_active_and_the_backup_behind_it() {
+    let stage = Stage::with_naming().await;
+    let (b, a) = tokio::join!(hasty_backup(&stage, "b"), stage.primary("a"));
+    stage.active("a").await;
+    b.standby_watching("a").await;
+    assert!(a.serves_messages() && !b.serves_messages());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_whose_primary_never_comes_back_serves_and_does_so_again_after_its_own_death() {
+    let stage = Stage::with_naming().await;
+    let a = stage.primary("a").await;
+    stage.active("a").await;
+    let b = stage.backup("b").await;
+    b.standby_watching("a").await;
+    a.crash().await;
+    assert_eq!(stage.active("b").await.epoch.0, 2);
+    b.crash().await;
+    let b = hasty_backup(&stage, "b").await;
+    stage.group("a third term", |group| group.epoch.0 == 3).await;
+    stage.active("b").await;
+    assert!(b.serves_messages());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_planned_stop_withdraws_the_exports_and_causes_no_failover() {
     let stage = Stage::with_naming().await;
@@ -521,6 +573,10 @@ async fn a_switchover_leaves_the_old_active_as_the_standby_and_goes_back_and_for
         assert_eq!(
             steps(&status),
             [
+                "handing-over",
+                "drained",
+                "withdrawn",
+                "released",
                 "taking-over",
                 "promoting",
                 "lock-taken",

@@ -212,9 +212,10 @@ pub(crate) fn first_heartbeat(me: &Identity) -> Heartbeat {
         peer: me.peer.clone(),
         role: me.role,
         ready: false,
-        incarnation: unix_us(),
+        incarnation: timeline::unix_us(),
         hands_over_to: None,
         is_failback: false,
+        gave_up: Vec::new(),
         clients: 0,
     }
 }
@@ -341,6 +342,7 @@ impl Driver {
                 self.heartbeat.state = MemberState::Standby;
                 self.heartbeat.epoch = epoch;
                 self.heartbeat.hands_over_to = Some(to);
+                self.heartbeat.gave_up = self.board.gave_up();
                 self.say();
             }
             Action::SayGoodbye { handover } => {
@@ -533,6 +535,9 @@ impl Driver {
         if heartbeat.state == MemberState::Active {
             self.clients.insert(peer.clone(), heartbeat.clients);
         }
+        if heartbeat.hands_over_to.as_ref() == Some(&self.me.member) {
+            self.board.hear_of_handover(&peer, &heartbeat.gave_up);
+        }
         let is_new = self.learn(peer.clone(), address);
         let mut events = vec![Event::Peer(PeerEvent::Heard {
             peer: peer.clone(),
@@ -603,12 +608,6 @@ async fn watch_store(term: u64, messaging: Arc<Messaging>, patience: Duration) -
 fn back_index(code: &str) -> usize {
     let found = timeline::CLIENT_CODES.iter().position(|known| *known == code);
     found.unwrap_or(timeline::CLIENT_CODES.len())
-}
-
-/// Microseconds since 1970 UTC on this machine's clock.
-fn unix_us() -> u64 {
-    let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    u64::try_from(unix.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
 }
 
 async fn sleep_until(due: Option<Instant>) {
@@ -699,6 +698,7 @@ impl Driver {
     fn announce(&mut self, state: MemberState, epoch: Epoch) {
         self.heartbeat.hands_over_to = None;
         self.heartbeat.is_failback = false;
+        self.heartbeat.gave_up.clear();
         self.heartbeat.state = state;
         self.heartbeat.epoch = epoch;
         self.say();
@@ -727,21 +727,16 @@ impl Driver {
     async fn release(&mut self) {
         self.term += 1;
         self.board.show_messaging(Weak::new());
-        match std::mem::take(&mut self.office) {
-            Office::Empty => {}
-            Office::Open(messaging) => {
-                office::close_port(&messaging, None).await;
-                self.watching.shutdown().await;
-                // Where it did not stop in time, dropping it closes the store and frees its lock.
-                let dropping = tokio::task::spawn_blocking(move || drop(messaging));
-                if tokio::time::timeout(RELEASE, dropping).await.is_err() {
-                    tracing::error!(patience = ?RELEASE, "the store does not close: its lock goes with the process");
-                }
-            }
-            // Closing files may block, so it is not done here.
-            held @ (Office::Locked(_) | Office::Fenced(_)) => {
-                let _ = tokio::task::spawn_blocking(move || drop(held)).await;
-            }
+        let office = std::mem::take(&mut self.office);
+        if let Office::Open(messaging) = &office {
+            office::close_port(messaging, None).await;
+            self.watching.shutdown().await;
+        }
+        // Closing files may block, so it is not done here. Where messaging did not stop in time, this closes the store
+        // and frees its lock.
+        let dropping = tokio::task::spawn_blocking(move || drop(office));
+        if tokio::time::timeout(RELEASE, dropping).await.is_err() {
+            tracing::error!(patience = ?RELEASE, "the store does not close: its lock goes with the process");
         }
     }
 

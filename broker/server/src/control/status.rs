@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::timeline::{Entry, Timeline};
 use crate::home::Home;
 use crate::messaging::{Messaging, MessagingStats};
+use crate::peers::frame::PastStep;
 
 /// Shared between the driver, which writes, and the admin endpoint, which reads.
 #[derive(Clone, Debug)]
@@ -91,6 +92,16 @@ impl StatusBoard {
     /// Records that so many clients are back.
     pub(super) fn record_clients(&self, code: &'static str, clients: u64) {
         self.with(|board| board.timeline.record_clients(code, clients));
+    }
+
+    /// How this broker has just given the service up.
+    pub(super) fn gave_up(&self) -> Vec<PastStep> {
+        self.with(|board| board.timeline.gave_up())
+    }
+
+    /// The active broker told how it gave the service up for this one.
+    pub(super) fn hear_of_handover(&self, from: &MemberName, steps: &[PastStep]) {
+        self.with(|board| board.timeline.hear_of_handover(from, steps));
     }
 
     /// Who was active before this broker, where that is known.

@@ -1,17 +1,23 @@
 //! What happened, when, and how long each step took.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use daymark_broker_core::failover::Note;
+use daymark_broker_core::failover::{EVENT_CODES, Note};
 use daymark_client::proto::{FailoverKind, FailoverReport, FailoverStep, MemberName};
 use serde::Serialize;
+
+use crate::peers::frame::PastStep;
 
 /// How many events are kept.
 const EVENTS_MAX: usize = 256;
 
 /// How many steps of a way into office naming is told.
 const STEPS_MAX: usize = 64;
+
+/// The step that a handover begins with, and how many steps of one are told.
+const HANDING_OVER: &str = "handing-over";
+const GAVE_UP_MAX: usize = 8;
 
 /// The codes that only a timeline has: how soon clients were back after a change of the active broker.
 pub const CLIENT_CODES: [&str; 3] = ["first-client", "half-clients", "last-client"];
@@ -44,6 +50,8 @@ pub(crate) struct Timeline {
     last: Option<Instant>,
     /// Whom this broker watched last, until somebody else's term began.
     watched: Option<MemberName>,
+    /// How the active broker gave the service up for this one.
+    heard_of: Option<(MemberName, Vec<Entry>)>,
 }
 
 /// A way into office.
@@ -77,12 +85,11 @@ impl Timeline {
         let now = Instant::now();
         let took = self.last.map(|last| now.saturating_duration_since(last));
         self.last = Some(now);
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let entry = Entry {
             step,
             text,
-            at_unix_us: u64::try_from(unix.as_micros()).unwrap_or(u64::MAX),
-            took_us: took.map_or(0, |took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
+            at_unix_us: unix_us(),
+            took_us: took.map_or(0, micros),
             numbers,
             at: now,
         };
@@ -103,11 +110,7 @@ impl Timeline {
             Note::Suspected { peer, .. } => self.begin(FailoverKind::Failover, Some(peer)),
             Note::HandoverFailed { to, .. } => self.begin(FailoverKind::Failover, Some(to)),
             Note::PlannedShutdown { peer, .. } => self.begin(FailoverKind::Switchover, Some(peer)),
-            Note::TakingOver {
-                from,
-                is_failback: true,
-            } => self.begin(FailoverKind::Failback, Some(from)),
-            Note::TakingOver { from, .. } => self.begin(FailoverKind::Switchover, Some(from)),
+            Note::TakingOver { from, is_failback } => self.begin_after_handover(from, *is_failback),
             Note::Promoting if self.begun.is_none() => match self.watched.take() {
                 Some(peer) => self.begin(FailoverKind::Switchover, Some(&peer)),
                 None => self.begin(FailoverKind::Start, None),
@@ -140,6 +143,56 @@ impl Timeline {
         });
     }
 
+    /// It begins where the one before began to give the service up, if that was told.
+    fn begin_after_handover(&mut self, from: &MemberName, is_failback: bool) {
+        let kind = if is_failback {
+            FailoverKind::Failback
+        } else {
+            FailoverKind::Switchover
+        };
+        self.begin(kind, Some(from));
+        let told = self.heard_of.take().filter(|(teller, _)| teller == from);
+        if let (Some(begun), Some((_, steps))) = (&mut self.begun, told) {
+            begun.entries = steps;
+        }
+    }
+
+    /// How this broker has just given the service up.
+    pub(crate) fn gave_up(&self) -> Vec<PastStep> {
+        let begun = self.events.iter().rposition(|entry| entry.step == HANDING_OVER);
+        let now = Instant::now();
+        let steps = self.events.iter().skip(begun.unwrap_or(self.events.len()));
+        let steps = steps.take(GAVE_UP_MAX).map(|entry| PastStep {
+            step: entry.step.to_owned(),
+            ago_us: micros(now.saturating_duration_since(entry.at)),
+        });
+        steps.collect()
+    }
+
+    /// Remembers how `from` gave the service up, as of now. The way of its words through the network counts as no
+    /// time: the clocks of two machines are not compared. Codes that this broker does not know are left out.
+    pub(crate) fn hear_of_handover(&mut self, from: &MemberName, steps: &[PastStep]) {
+        let (now, unix_us) = (Instant::now(), unix_us());
+        let mut before: Option<Instant> = None;
+        let entry = |told: &PastStep| {
+            let step = EVENT_CODES.into_iter().find(|code| *code == told.step)?;
+            let at = now.checked_sub(Duration::from_micros(told.ago_us))?;
+            let took = before
+                .replace(at)
+                .map(|before| at.saturating_duration_since(before));
+            Some(Entry {
+                step,
+                text: format!("{step} member={from}"),
+                at_unix_us: unix_us.saturating_sub(told.ago_us),
+                took_us: took.map_or(0, micros),
+                numbers: BTreeMap::new(),
+                at,
+            })
+        };
+        let steps = steps.iter().take(GAVE_UP_MAX).filter_map(entry).collect();
+        self.heard_of = Some((from.clone(), steps));
+    }
+
     fn is_published(&self) -> bool {
         self.promotion
             .entries
@@ -162,10 +215,9 @@ impl Timeline {
         let way = &self.promotion;
         let first = way.entries.first()?;
         let steps = way.entries.iter().take(STEPS_MAX).filter_map(|entry| {
-            let at = entry.at.saturating_duration_since(first.at).as_micros();
             Some(FailoverStep {
                 step: entry.step.parse().ok()?,
-                at_us: u64::try_from(at).unwrap_or(u64::MAX),
+                at_us: micros(entry.at.saturating_duration_since(first.at)),
                 note: entry
                     .text
                     .strip_prefix(entry.step)
@@ -189,6 +241,15 @@ impl Timeline {
     }
 }
 
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Microseconds since 1970 UTC on this machine's clock.
+pub(super) fn unix_us() -> u64 {
+    micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
 #[expect(clippy::wildcard_enum_match_arm, reason = "the others count nothing")]
 fn numbers(note: &Note) -> BTreeMap<String, u64> {
     let numbers = |numbers: &[(&str, u64)]| {
@@ -205,7 +266,7 @@ fn numbers(note: &Note) -> BTreeMap<String, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use daymark_broker_core::failover::{Signal, Suspicion};
+    use daymark_broker_core::failover::{Motive, Signal, Suspicion};
     use daymark_client::proto::Epoch;
 
     fn steps(timeline: &Timeline) -> Vec<&'static str> {
@@ -260,5 +321,52 @@ mod tests {
             ]
         );
         assert_eq!(timeline.events().count(), 15);
+    }
+
+    #[test]
+    fn a_handover_begins_with_what_the_one_before_told_of_it() {
+        let [from, to]: [MemberName; 2] = ["a", "b"].map(|name| name.parse().expect("a label"));
+        let mut before = Timeline::default();
+        let motive = Motive::Operator;
+        for note in [
+            Note::Active { epoch: Epoch(1) },
+            Note::HandingOver { to, motive },
+            Note::Drained,
+            Note::Withdrawn,
+            Note::Released,
+        ] {
+            before.record(&note);
+        }
+        let mut told = before.gave_up();
+        told.push(PastStep {
+            step: "unheard-of".to_owned(),
+            ago_us: 0,
+        });
+        let mut after = Timeline::default();
+        after.hear_of_handover(&from, &told);
+        let is_failback = false;
+        for note in [
+            Note::TakingOver { from, is_failback },
+            Note::Promoting,
+            Note::Active { epoch: Epoch(2) },
+        ] {
+            after.record(&note);
+        }
+        let expected = [
+            "handing-over",
+            "drained",
+            "withdrawn",
+            "released",
+            "taking-over",
+            "promoting",
+            "active",
+        ];
+        assert_eq!(steps(&after), expected);
+        let report = after.report().expect("a report");
+        assert_eq!(
+            (report.kind, report.steps[1].note.as_str()),
+            (FailoverKind::Switchover, "member=a")
+        );
+        assert!(report.steps.is_sorted_by_key(|step| step.at_us), "{report:?}");
     }
 }

@@ -44,9 +44,21 @@ pub(crate) struct Heartbeat {
     /// Whether that is because the primary is back.
     #[serde(default)]
     pub(crate) is_failback: bool,
+    /// How it gave the service up, for the timeline of whoever it is for.
+    #[serde(default)]
+    pub(crate) gave_up: Vec<PastStep>,
     /// How many clients are connected to it.
     #[serde(default)]
     pub(crate) clients: u64,
+}
+
+/// A step of a handover that is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PastStep {
+    /// Its code.
+    pub(crate) step: String,
+    /// How long before the heartbeat that first tells it, in microseconds.
+    pub(crate) ago_us: u64,
 }
 
 const fn backup() -> Role {
@@ -105,6 +117,10 @@ pub(crate) mod tests {
             incarnation: 7,
             hands_over_to: None,
             is_failback: false,
+            gave_up: vec![PastStep {
+                step: "released".to_owned(),
+                ago_us: 12,
+            }],
             clients: 0,
         }
     }
