@@ -1,6 +1,7 @@
 //! What the benches share: how a set of measurements is summed up and shown, and the peers beside us.
 
 pub mod directory;
+pub mod failover;
 pub mod messaging;
 pub mod peer;
 pub mod table;
@@ -31,6 +32,14 @@ impl Measurements {
         let upper = *self.0.get(self.0.len() / 2)?;
         let lower = self.0[(self.0.len() - 1) / 2];
         Some(f64::midpoint(lower, upper))
+    }
+
+    /// The one that so many of a hundred do not exceed (nearest rank): of fewer than a hundred, the 99th is the
+    /// largest. `None` where there are none.
+    #[must_use]
+    pub fn percentile(&self, percent: usize) -> Option<f64> {
+        let rank = (self.0.len() * percent).div_ceil(100);
+        self.0.get(rank.max(1) - 1).copied()
     }
 
     /// The smallest. `None` where there are none.
@@ -67,5 +76,17 @@ mod tests {
         );
         assert_eq!([5.0].into_iter().collect::<Measurements>().median(), Some(5.0));
         assert_eq!(Measurements::default().median(), None);
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_measurements() {
+        let hundred: Measurements = (1..=100).map(f64::from).collect();
+        assert_eq!(
+            (hundred.percentile(50), hundred.percentile(99)),
+            (Some(50.0), Some(99.0))
+        );
+        let few: Measurements = [1.0, 2.0, 3.0].into_iter().collect();
+        assert_eq!((few.percentile(0), few.percentile(99)), (Some(1.0), Some(3.0)));
+        assert_eq!(Measurements::default().percentile(99), None);
     }
 }

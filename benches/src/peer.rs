@@ -21,8 +21,8 @@ impl Drop for Peer {
     /// Asks it to end, because some have processes of their own to end first; insists after a while.
     fn drop(&mut self) {
         const POLITE: Duration = Duration::from_secs(5);
-        if let Some(id) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(id, Signal::TERM);
+        if self.is_running() {
+            self.signal(Signal::TERM);
         }
         let end = Instant::now() + POLITE;
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < end {
@@ -38,18 +38,17 @@ impl Peer {
     ///
     /// # Errors
     /// That it is not installed, ends, or does not listen within a minute.
-    pub fn start(mut command: Command, port: u16) -> Outcome<Self> {
+    pub fn start(command: Command, port: u16) -> Outcome<Self> {
+        Self::start_at(command, &format!("127.0.0.1:{port}"))
+    }
+
+    /// The same with a port on any address.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn start_at(command: Command, address: &str) -> Outcome<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| other(format!("{name}: {error}")))?;
-        let mut peer = Self {
-            child,
-            address: format!("127.0.0.1:{port}"),
-        };
+        let mut peer = Self::spawn(command, address)?;
         let end = Instant::now() + START;
         while std::net::TcpStream::connect(&peer.address).is_err() {
             if let Some(status) = peer.child.try_wait()? {
@@ -61,6 +60,39 @@ impl Peer {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(peer)
+    }
+
+    /// Starts a program that will answer at this address some day.
+    ///
+    /// # Errors
+    /// That it is not installed.
+    pub fn spawn(mut command: Command, address: &str) -> Outcome<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| other(format!("{name}: {error}")))?;
+        Ok(Self {
+            child,
+            address: address.to_owned(),
+        })
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends it a signal. One that is gone needs none.
+    pub fn signal(&self, signal: Signal) {
+        let _ = kill_process(Pid::from_child(&self.child), signal);
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(&mut self) {
+        let _ = self.child.wait();
     }
 
     /// Its process id.

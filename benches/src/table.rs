@@ -14,16 +14,22 @@ pub struct Table {
 
 impl Default for Table {
     fn default() -> Self {
-        let mut table = Self {
-            rows: Vec::new(),
-            absent: Vec::new(),
-        };
-        table.line("| figure | Daymark | beside |\n|---|---|---|".to_owned());
-        table
+        Self::with_header("| figure | Daymark | beside |\n|---|---|---|")
     }
 }
 
 impl Table {
+    /// A table with columns of its own.
+    #[must_use]
+    pub fn with_header(header: &str) -> Self {
+        let mut table = Self {
+            rows: Vec::new(),
+            absent: Vec::new(),
+        };
+        table.line(header.to_owned());
+        table
+    }
+
     /// One figure of ours and what it is beside the others: `(whom, theirs, at least so many times it)`.
     pub fn figure(&mut self, what: &str, unit: &str, ours: f64, others: &[(&str, Option<f64>, f64)]) {
         let mut row = format!("| {what} | {} {unit} |", short(ours));

@@ -162,7 +162,7 @@ pub fn artemis(dir: &Path, target: &Path) -> Outcome<Broker> {
     })
 }
 
-fn artemis_home(target: &Path) -> Outcome<PathBuf> {
+pub(crate) fn artemis_home(target: &Path) -> Outcome<PathBuf> {
     let peers = target.join("peers");
     let home = peers.join(format!("apache-artemis-{ARTEMIS}"));
     if home.join("bin/artemis").exists() {
@@ -218,7 +218,7 @@ pub fn ramqp(target: &Path) -> Outcome<Broker> {
     })
 }
 
-pub(super) fn ran(mut command: Command) -> Outcome<()> {
+pub(crate) fn ran(mut command: Command) -> Outcome<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command
         .stdin(Stdio::null())
@@ -234,7 +234,7 @@ pub(super) fn ran(mut command: Command) -> Outcome<()> {
 }
 
 /// The process of this name that is `id` itself or comes from it: scripts start what does the work.
-fn descendant(id: u32, name: &str) -> Outcome<u32> {
+pub(crate) fn descendant(id: u32, name: &str) -> Outcome<u32> {
     let command = std::fs::read_to_string(format!("/proc/{id}/comm"))?;
     if command.trim() == name {
         return Ok(id);

@@ -1,9 +1,11 @@
 //! Two hosts on one network, as network namespaces joined by a cable: nothing leaves them.
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
 use crate::process::Process;
@@ -158,6 +160,18 @@ impl Hosts {
         let (exe, arguments) = self.on(host, exe, &arguments);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         run_tool(&exe, &arguments)
+    }
+
+    /// Takes this thread to a host, for good: its sockets, and the processes it starts, are there.
+    ///
+    /// # Panics
+    /// When the system refuses.
+    pub fn enter(&self, host: usize) {
+        let path = Path::new("/run/netns").join(&self.names[host]);
+        let namespace =
+            std::fs::File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let moved = move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network));
+        moved.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
     /// From now on nothing of `host` reaches the other one; what the other one sends still arrives.
