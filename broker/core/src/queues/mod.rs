@@ -37,6 +37,7 @@ mod groups;
 mod lifetime;
 mod links;
 mod peek;
+mod places;
 mod publish;
 mod queue;
 mod record;

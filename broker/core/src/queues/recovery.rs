@@ -1,7 +1,5 @@
 //! Building the queues again from the records in the store.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -10,6 +8,7 @@ use super::arena::NONE;
 use super::batch::{Batches, RECORD_OVERHEAD};
 use super::duplicates::DuplicateId;
 use super::groups::Group;
+use super::places::Places;
 use super::queue::{Message, Queue};
 use super::record::{Extras, NO_TOPIC, Record, RecordError, Reference, StoredSubscription};
 use super::time::Extra;
@@ -20,27 +19,6 @@ use crate::selector::Selector;
 
 /// Queue numbers are dense and start at 0; one this high was not written by us.
 const MAX_QUEUE_NUMBER: u32 = 1 << 20;
-
-/// Spreads message numbers, which we gave out ourselves one after the other.
-#[derive(Debug, Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // The golden ratio of 2^64 spreads neighbours over the high bits; the table wants them low as well.
-        self.0 = (self.0 ^ number)
-            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-            .rotate_left(29);
-    }
-}
 
 /// Copies of small payloads, close together in memory: a block of 8 KiB lives as long as one of them does.
 /// Larger ones stand alone.
@@ -68,7 +46,7 @@ impl Copies {
 pub struct Recovery<L, D> {
     queues: Queues<L, D>,
     /// Where the message of each id is.
-    places: HashMap<u64, u32, BuildHasherDefault<IdHasher>>,
+    places: Places,
     highest_id: u64,
     key: Option<u128>,
     copies: Copies,
@@ -80,7 +58,7 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
     pub fn new(limits: Limits) -> Self {
         Self {
             queues: Queues::empty(limits, 1),
-            places: HashMap::default(),
+            places: Places::default(),
             highest_id: 0,
             key: None,
             copies: Copies::default(),
@@ -317,7 +295,7 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
     fn moved(&mut self, id: u64, new: u64, queue: u32, why: Arc<DeadLetter>) -> Result<(), RecordError> {
         self.place(queue)?;
         self.highest_id = self.highest_id.max(new);
-        let Some(index) = self.places.remove(&id) else {
+        let Some(index) = self.places.remove(id) else {
             return Ok(()); // It was recorded again behind this, or settled.
         };
         let Some(message) = self.queues.messages.at_mut(index) else {
@@ -341,7 +319,7 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
     /// The message was settled. One that was never shown was settled before the oldest record that is left.
     fn forget(&mut self, id: u64) {
         self.highest_id = self.highest_id.max(id);
-        let place = self.places.remove(&id);
+        let place = self.places.remove(id);
         self.remove(place);
     }
 
@@ -358,8 +336,8 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
     }
 
     fn attempt(&mut self, id: u64, count: u32) {
-        let place = self.places.get(&id);
-        if let Some(message) = place.and_then(|&index| self.queues.messages.at_mut(index)) {
+        let place = self.places.get(id);
+        if let Some(message) = place.and_then(|index| self.queues.messages.at_mut(index)) {
             message.set_delivery_count(message.delivery_count().max(count));
         }
     }
@@ -395,7 +373,8 @@ impl<L: Copy, D: Copy> Queues<L, D> {
     fn line_up(&mut self) -> Result<(), RecordError> {
         let indices = 0..self.messages.capacity();
         let number = |index| self.messages.at(index).map(|message| (message.id, index));
-        let mut order: Vec<(u64, u32)> = indices.filter_map(number).collect();
+        let mut order: Vec<(u64, u32)> = Vec::with_capacity(self.messages.len());
+        order.extend(indices.filter_map(number));
         order.sort_unstable();
         for (_, index) in order {
             let Some(message) = self.messages.at(index) else {
