@@ -207,12 +207,25 @@ impl Task {
         }
     }
 
+    /// Reads once. A read that does not fill the buffer has emptied the socket: it is then waited for anew and not
+    /// asked a second time only to hear so. What comes in since the read began makes it ready all the same, because
+    /// only what was known of it before is taken back.
     fn read(&mut self) {
         if !self.wants_input() {
             return;
         }
-        let buffer = self.peer.amqp.read_buf(READ_BYTES);
-        match self.stream.try_read_buf(buffer) {
+        let Self { stream, peer, .. } = self;
+        let buffer = peer.amqp.read_buf(READ_BYTES);
+        let room = buffer.capacity() - buffer.len();
+        let mut read = Err(ErrorKind::WouldBlock.into());
+        let _ = stream.try_io(Interest::READABLE, || {
+            read = stream.try_read_buf(buffer);
+            match read {
+                Ok(bytes) if (1..room).contains(&bytes) => Err(ErrorKind::WouldBlock.into()),
+                Ok(_) | Err(_) => Ok(()),
+            }
+        });
+        match read {
             Ok(0) => self.peer.amqp.input_closed(),
             Ok(_) => self.peer.input_received(Instant::now()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
