@@ -2,6 +2,7 @@
 
 pub mod directory;
 pub mod failover;
+pub mod logs;
 pub mod messaging;
 pub mod peer;
 pub mod table;

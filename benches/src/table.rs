@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use crate::{Outcome, other};
 
+/// Whom our figure stands beside, what it reaches there, and how many times that is wanted; 0 where nothing is.
+pub type Beside<'a> = (&'a str, Option<f64>, f64);
+
 /// The rows of the table, and what could not be measured.
 #[derive(Debug)]
 pub struct Table {
@@ -30,18 +33,38 @@ impl Table {
         table
     }
 
-    /// One figure of ours and what it is beside the others: `(whom, theirs, at least so many times it)`.
-    pub fn figure(&mut self, what: &str, unit: &str, ours: f64, others: &[(&str, Option<f64>, f64)]) {
+    /// One figure of ours and what it is beside the others: `(whom, theirs, at least so many times it)`;
+    /// 0 where nothing is wanted.
+    pub fn figure(&mut self, what: &str, unit: &str, ours: f64, others: &[Beside<'_>]) {
         let mut row = format!("| {what} | {} {unit} |", short(ours));
         for (whom, theirs, wanted) in others {
             if let Some(theirs) = theirs {
                 let ratio = ours / theirs;
-                let verdict = if ratio >= *wanted { "reached" } else { "**missed**" };
-                let _ = write!(
-                    row,
-                    " {whom} {} → {ratio:.2} × (wanted {wanted} ×: {verdict})<br>",
-                    short(*theirs)
-                );
+                let verdict = match *wanted {
+                    0.0 => String::new(),
+                    wanted if ratio >= wanted => format!(" (wanted {wanted} ×: reached)"),
+                    wanted => format!(" (wanted {wanted} ×: **missed**)"),
+                };
+                let _ = write!(row, " {whom} {} → {ratio:.2} ×{verdict}<br>", short(*theirs));
+            } else {
+                let _ = write!(row, " {whom}: not measured<br>");
+            }
+        }
+        self.line(row + " |");
+    }
+
+    /// One figure of ours of which less is better: theirs is at least so many times ours.
+    pub fn cost(&mut self, what: &str, unit: &str, ours: f64, others: &[Beside<'_>]) {
+        let mut row = format!("| {what} | {} {unit} |", short(ours));
+        for (whom, theirs, wanted) in others {
+            if let Some(theirs) = theirs {
+                let ratio = theirs / ours;
+                let verdict = match *wanted {
+                    0.0 => String::new(),
+                    wanted if ratio >= wanted => format!(" (wanted 1/{wanted}: reached)"),
+                    wanted => format!(" (wanted 1/{wanted}: **missed**)"),
+                };
+                let _ = write!(row, " {whom} {} → 1/{ratio:.2}{verdict}<br>", short(*theirs));
             } else {
                 let _ = write!(row, " {whom}: not measured<br>");
             }
