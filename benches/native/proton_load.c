@@ -3,12 +3,15 @@
  *   proton_load send     HOST:PORT ADDRESS CONNECTIONS MESSAGES BYTES WINDOW [durable]
  *   proton_load receive  HOST:PORT ADDRESS CONNECTIONS MESSAGES CREDIT
  *   proton_load latency  HOST:PORT ADDRESS MESSAGES BYTES
- *   proton_load idle     HOST:PORT CONNECTIONS
+ *   proton_load fill     HOST:PORT ADDRESS MESSAGES BYTES WINDOW SECONDS
+ *   proton_load idle     HOST:PORT CONNECTIONS SECONDS
  *
  * With several connections each has an address of its own: ADDRESS followed by its number. MESSAGES are those of all
  * connections together. WINDOW is how many messages a connection may have unacknowledged. Everything is at least once.
  * `send` and `receive` print the seconds between the first and the last message and the messages of each second;
- * `latency` prints microseconds: p50 and p99. `idle` says `idle` once all are open, and runs until it is ended.
+ * `latency` prints microseconds: p50 and p99. `fill` sends durable messages that nobody reads until all are
+ * acknowledged, or for so many seconds, and prints how many were. `idle` prints how many connections are open once all
+ * are, or after so many seconds, and runs until it is ended.
  * It ends with 1 and a reason when a connection or a message is refused.
  */
 #include <proton/connection.h>
@@ -38,9 +41,9 @@ typedef struct {
 } Client;
 
 static pn_proactor_t *proactor;
-static bool sends, receives, pings, idles, durable;
+static bool sends, receives, pings, fills, idles, durable;
 static const char *address;
-static long messages, settled, window, opened, connections = 1;
+static long messages, settled, window, opened, seconds, connections = 1;
 static size_t body_bytes;
 static char *encoded;
 static size_t encoded_bytes;
@@ -143,9 +146,11 @@ static void finish(void) {
     if (pings) {
         qsort(latencies, messages, sizeof *latencies, by_value);
         printf("%.1f %.1f\n", latencies[messages / 2] * 1e6, latencies[messages * 99 / 100] * 1e6);
+    } else if (fills) {
+        printf("%ld\n", settled);
     } else {
-        double seconds = now() - first;
-        printf("%.6f %.0f\n", seconds, messages / seconds);
+        double elapsed = now() - first;
+        printf("%.6f %.0f\n", elapsed, messages / elapsed);
     }
     fflush(stdout);
     _exit(0);
@@ -187,13 +192,17 @@ static void on_received(Client *client, pn_link_t *link, pn_delivery_t *delivery
     if (++settled == messages) finish();
 }
 
+static void say_opened(void) {
+    static bool said;
+    if (!said) printf("%ld\n", opened);
+    said = true;
+    fflush(stdout);
+}
+
 static void on_open(Client *client, pn_connection_t *connection) {
     if (idles) {
         pn_session_open(pn_session(connection));
-        if (++opened == connections) {
-            printf("idle\n");
-            fflush(stdout);
-        }
+        if (++opened == connections) say_opened();
         return;
     }
     open_links(connection, client);
@@ -218,6 +227,10 @@ static void handle(pn_event_t *event) {
         if (pn_link_is_sender(link)) on_sent(client, pn_event_delivery(event));
         else on_received(client, link, pn_event_delivery(event));
         break;
+    case PN_PROACTOR_TIMEOUT:
+        if (fills) finish();
+        say_opened();
+        break;
     case PN_LINK_REMOTE_CLOSE:
     case PN_LINK_REMOTE_DETACH:
         fail("link", pn_condition_get_description(pn_link_remote_condition(link)));
@@ -237,19 +250,28 @@ static void handle(pn_event_t *event) {
 }
 
 int main(int count, char **words) {
-    if (count < 4) fail("usage", "proton_load send|receive|latency|idle HOST:PORT ...");
-    sends = !strcmp(words[1], "send");
+    if (count < 4) fail("usage", "proton_load send|receive|latency|fill|idle HOST:PORT ...");
+    fills = !strcmp(words[1], "fill");
+    sends = fills || !strcmp(words[1], "send");
     receives = !strcmp(words[1], "receive");
     pings = !strcmp(words[1], "latency");
     idles = !strcmp(words[1], "idle");
-    if (idles) {
+    if (idles && count >= 5) {
         connections = atol(words[3]);
+        seconds = atol(words[4]);
+    } else if (fills && count >= 8) {
+        address = words[3];
+        messages = atol(words[4]);
+        body_bytes = atol(words[5]);
+        window = atol(words[6]);
+        seconds = atol(words[7]);
+        durable = true;
     } else if (pings && count >= 6) {
         address = words[3];
         messages = atol(words[4]);
         body_bytes = atol(words[5]);
         window = 1;
-    } else if ((sends && count >= 8) || (receives && count >= 7)) {
+    } else if ((sends && !fills && count >= 8) || (receives && count >= 7)) {
         address = words[3];
         connections = atol(words[4]);
         messages = atol(words[5]);
@@ -263,6 +285,7 @@ int main(int count, char **words) {
     encode_message();
     latencies = calloc(messages + 1, sizeof *latencies);
     proactor = pn_proactor();
+    if (seconds > 0) pn_proactor_set_timeout(proactor, seconds * 1000);
     Client *clients = calloc(connections, sizeof *clients);
     for (long number = 0; number < connections; number++)
         connect_one(words[2], &clients[number], number,

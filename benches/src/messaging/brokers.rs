@@ -191,6 +191,22 @@ pub(crate) fn artemis_home(target: &Path) -> Outcome<PathBuf> {
     Ok(home)
 }
 
+/// A bare journal behind a bare port: no broker, but asked like one.
+///
+/// # Errors
+/// That it does not start.
+pub fn floor(dir: &Path) -> Outcome<Broker> {
+    let journal = dir.join("floor");
+    let server = own(&["as-floor", &journal.display().to_string()])?;
+    Ok(Broker {
+        name: "bare journal",
+        address: server.address.clone(),
+        prefix: "",
+        id: server.id(),
+        _processes: vec![server],
+    })
+}
+
 /// `ramqp-brokerd` with its queues in memory: it has no others.
 ///
 /// # Errors
@@ -201,7 +217,14 @@ pub fn ramqp(target: &Path) -> Outcome<Broker> {
     if !program.exists() {
         let mut install = Command::new("cargo");
         install
-            .args(["install", "ramqp-broker", "--version", RAMQP, "--root"])
+            .args([
+                "install",
+                "ramqp-broker",
+                "--locked",
+                "--version",
+                RAMQP,
+                "--root",
+            ])
             .arg(&root);
         ran(install)?;
     }

@@ -1,7 +1,9 @@
-//! The broker beside its peers, all asked by the same C Proton program.
+//! The broker beside its peers, all asked by the same programs.
 
 pub mod brokers;
+pub mod floor;
 pub mod load;
+pub mod recovered;
 
 /// How a broker is asked: where it listens, what a queue is called there, whom its processor time belongs to.
 #[derive(Debug)]
