@@ -3,7 +3,8 @@
 mod messaging_support;
 
 use daymark_amqp::{
-    AttachOptions, CloseReason, Fields, OpenOptions, Sasl, SndSettleMode, Source, Symbol, Value, condition,
+    AmqpError, AttachOptions, CloseReason, Fields, OpenOptions, Sasl, SndSettleMode, Source, Symbol, Value,
+    condition,
 };
 use daymark_broker_server::messaging::{LinkKind, MessagingConfig};
 use daymark_client::proto::BrokerAddress;
@@ -117,6 +118,24 @@ fn a_client_that_gave_up_a_silent_connection_finds_what_that_held_in_its_old_ord
     assert_eq!(found.iter().map(delivery_count).collect::<Vec<_>>(), [1, 1, 0]);
     let reason = silent.closed();
     assert!(matches!(reason, CloseReason::Remote(Some(_))), "{reason:?}");
+    broker.stop();
+}
+
+#[test]
+fn a_client_that_closes_gives_back_what_it_held_unless_it_says_that_something_failed() {
+    let dir = tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut sender = Client::connect(broker.addr);
+    let link = sender.sender("q");
+    sender.put(link, durable("a"));
+    let silent = AmqpError::new(condition::RESOURCE_LIMIT_EXCEEDED, "nothing was heard");
+    for (error, before) in [(None, 0), (Some(silent), 0), (None, 1)] {
+        let mut client = Client::connect(broker.addr);
+        client.receiver("q", 1);
+        assert_eq!(delivery_count(&client.receive()), before);
+        client.amqp.close(error);
+        client.closed();
+    }
     broker.stop();
 }
 

@@ -354,9 +354,11 @@ impl Peer {
 
     fn on_closed(&mut self, reason: &CloseReason) {
         self.closing = true;
+        // Who closes without an error gives back what it holds; all others had it when the connection ended.
         self.lost = match reason {
-            CloseReason::Local | CloseReason::Remote(_) => false,
-            CloseReason::Violation(_)
+            CloseReason::Remote(error) => error.is_some(),
+            CloseReason::Local
+            | CloseReason::Violation(_)
             | CloseReason::IdleTimeout
             | CloseReason::WriteTimeout
             | CloseReason::HandshakeTimeout
