@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::watchers::WATCHES;
 use crate::{Outcome, other};
@@ -136,10 +136,24 @@ pub async fn journal_behind_tcp(dir: &Path) -> Outcome<()> {
     }
 }
 
-async fn append_for(mut stream: TcpStream, journal: Journal) -> Outcome<()> {
+async fn append_for(stream: TcpStream, journal: Journal) -> Outcome<()> {
     stream.set_nodelay(true)?;
+    let (mut reading, mut writing) = stream.into_split();
+    let (appending, mut appended) = mpsc::channel::<(usize, oneshot::Receiver<_>)>(1_024);
+    tokio::spawn(async move {
+        while let Some((commands, durable)) = appended.recv().await {
+            let answered = matches!(durable.await, Ok(Ok(_)))
+                && writing
+                    .write_all("+OK\r\n".repeat(commands).as_bytes())
+                    .await
+                    .is_ok();
+            if !answered {
+                return;
+            }
+        }
+    });
     let mut input = Vec::new();
-    while stream.read_buf(&mut input).await? > 0 {
+    while reading.read_buf(&mut input).await? > 0 {
         let (mut batch, mut at) = (Batch::with_capacity(input.len()), 0);
         while let Some(used) = parse_command(&input[at..], &mut Vec::new(), &Limits::default())? {
             batch.push(0, &[&input[at..at + used]]);
@@ -149,14 +163,12 @@ async fn append_for(mut stream: TcpStream, journal: Journal) -> Outcome<()> {
         if batch.is_empty() {
             continue;
         }
-        let answers = "+OK\r\n".repeat(batch.len());
         let (sender, durable) = oneshot::channel();
+        appending.send((batch.len(), durable)).await?;
         journal.submit(batch, move |appended| {
             // Where the connection has ended nobody waits.
             let _ = sender.send(appended);
         })?;
-        durable.await??;
-        stream.write_all(answers.as_bytes()).await?;
     }
     Ok(())
 }

@@ -39,7 +39,16 @@ pub(crate) struct Answer {
 /// A write on its way, with the room it takes.
 pub(crate) struct Begun {
     pending: Pending,
+    /// What it takes of the room for writes.
+    pub(crate) bytes: usize,
     _room: OwnedSemaphorePermit,
+}
+
+impl Begun {
+    /// Whether `finish` would not wait.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.pending.is_answered()
+    }
 }
 
 /// The steps of a search after which other requests get their turn: a fraction of a millisecond.
@@ -245,15 +254,20 @@ impl Dispatcher {
             ),
         })?;
         let pending = self.replica.begin(request.op, request.write, bytes).await?;
-        Ok(Begun { pending, _room: room })
+        Ok(Begun {
+            pending,
+            bytes,
+            _room: room,
+        })
     }
 
-    /// Waits for what became of a write.
+    /// Waits for what became of a write; not to be asked again once it has said so. Given up in between, it can be
+    /// asked again.
     ///
     /// # Errors
     /// What the directory answers, `TimedOut` where the outcome is unknown, or `ServiceUnavailable`.
-    pub(crate) async fn finish(&self, begun: Begun) -> Result<Answer, NamingError> {
-        let written: Written = self.replica.finish(begun.pending).await?;
+    pub(crate) async fn finish(&self, begun: &mut Begun) -> Result<Answer, NamingError> {
+        let written: Written = self.replica.finish(&mut begun.pending).await?;
         Ok(Answer {
             json: to_json(&written)?,
             revision: written.revision,

@@ -18,6 +18,8 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Names the data directory of a server that runs in a process of its own.
 const DATA: &str = "DAYMARK_NAMING_TEST_DATA";
+/// How many milliseconds that server waits for a write; the default where it is not set.
+const WRITE_MS: &str = "DAYMARK_NAMING_TEST_WRITE_MS";
 /// How often the server is killed under load; 5 where it is not set.
 const KILLS: &str = "DAYMARK_NAMING_TEST_KILLS";
 
@@ -44,6 +46,9 @@ fn serve() {
     options.storage.segment_bytes = 256 << 10;
     options.storage.snapshot_writes = 300;
     options.limits.stop_timeout = Duration::from_millis(500);
+    if let Ok(ms) = std::env::var(WRITE_MS) {
+        options.limits.write_timeout = Duration::from_millis(ms.parse().expect("milliseconds"));
+    }
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         match Server::start(options).await {
@@ -163,6 +168,10 @@ impl Client {
 
     fn ask(&mut self, words: &[&str]) -> io::Result<Frame> {
         self.send(words)?;
+        self.receive()
+    }
+
+    fn receive(&mut self) -> io::Result<Frame> {
         loop {
             if let Some((frame, used)) =
                 parse_frame(&self.input, &Limits::default()).map_err(io::Error::other)?
@@ -469,4 +478,58 @@ fn a_server_over_a_disk_that_hangs_ends_in_time() {
         let served = Served::here(&data);
         assert_eq!(Client::connect(served.addr()).value("kept"), value);
     }
+}
+
+#[test]
+fn a_write_that_is_not_durable_in_time_has_an_unknown_outcome_and_may_be_there_later() {
+    let directory = TempDir::new().expect("a directory");
+    let Some(shim) = shim(directory.path()) else {
+        return skipped("no C compiler");
+    };
+    let hanging = directory.path().join("hanging");
+    let mut command = Command::new(exe());
+    command
+        .args(ARGUMENTS)
+        .env("LD_PRELOAD", &shim)
+        .env("HANG_SYNC", &hanging)
+        .env(WRITE_MS, "500");
+    let served = Served::start(command, &directory.path().join("data"));
+    let mut client = Client::connect(served.addr());
+    std::fs::write(&hanging, "").expect("a file");
+    let object = r#"{"type":"value","value":7}"#;
+    // The second one is taken although the first one waits, and both are answered in order.
+    client.send(&["REBIND", "late", object]).expect("sent");
+    client.send(&["REBIND", "later", object]).expect("sent");
+    for name in ["late", "later"] {
+        let answered = client.receive().expect("an answer");
+        let Frame::Error(text) = answered else {
+            panic!("{name}: {answered:?}");
+        };
+        assert!(
+            text.starts_with("TIMEDOUT ") && text.contains("outcome is unknown"),
+            "{name}: {text}"
+        );
+    }
+    std::fs::remove_file(&hanging).expect("removed");
+    let found = client
+        .ask(&["LOOKUP", "later", "WAIT", "20000"])
+        .expect("an answer");
+    assert!(matches!(found, Frame::Bulk(_)), "{found:?}");
+    assert_eq!(client.value("late"), 7);
+}
+
+#[test]
+fn a_peer_that_says_no_more_hears_what_became_of_its_write() {
+    let directory = TempDir::new().expect("a directory");
+    let served = Served::here(&directory.path().join("data"));
+    let mut client = Client::connect(served.addr());
+    client
+        .send(&["REBIND", "last", r#"{"type":"value","value":1}"#])
+        .expect("sent");
+    client
+        .stream
+        .shutdown(std::net::Shutdown::Write)
+        .expect("half closed");
+    let answered = client.receive().expect("an answer");
+    assert!(matches!(answered, Frame::Bulk(_)), "{answered:?}");
 }

@@ -178,9 +178,9 @@ impl Call {
     /// under way until the log has answered.
     pub(super) async fn write(self, write: Write, bytes: usize) -> Answered {
         let op = text::op_id(&self.headers)?.unwrap_or_else(new_op);
-        let begun = self.dispatcher.begin(WriteRequest { op, write }, bytes).await?;
+        let mut begun = self.dispatcher.begin(WriteRequest { op, write }, bytes).await?;
         let finishing = self.dispatcher.clone();
-        let finished = tokio::spawn(async move { finishing.finish(begun).await }).await;
+        let finished = tokio::spawn(async move { finishing.finish(&mut begun).await }).await;
         let answer = finished.map_err(|_| NamingError::ServiceUnavailable {
             reason: "this server stops".to_owned(),
         })?;

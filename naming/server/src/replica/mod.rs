@@ -59,6 +59,13 @@ pub(crate) struct Pending {
     deadline: tokio::time::Instant,
 }
 
+impl Pending {
+    /// Whether the answer is there.
+    pub(crate) fn is_answered(&self) -> bool {
+        !self.answer.is_empty()
+    }
+}
+
 /// What a started replica hands to the rest of the server.
 pub(crate) struct Started {
     pub(crate) replica: Replica,
@@ -259,12 +266,13 @@ impl Replica {
         Ok(Pending { answer, deadline })
     }
 
-    /// Waits for what became of a write.
+    /// Waits for what became of a write; not to be asked again once it has said so. Given up in between, it can be
+    /// asked again.
     ///
     /// # Errors
     /// What the directory answers, `TimedOut` where the outcome is unknown, or `ServiceUnavailable`.
-    pub(crate) async fn finish(&self, pending: Pending) -> Result<Written, NamingError> {
-        let waited = timeout_at(pending.deadline, pending.answer).await;
+    pub(crate) async fn finish(&self, pending: &mut Pending) -> Result<Written, NamingError> {
+        let waited = timeout_at(pending.deadline, &mut pending.answer).await;
         let answered = waited.map_err(|_| self.timed_out())?;
         match answered {
             Ok(Err(NamingError::ServiceUnavailable { reason })) => Err(NamingError::ServiceUnavailable {
@@ -280,8 +288,8 @@ impl Replica {
     /// # Errors
     /// As `begin` and `finish`.
     pub(crate) async fn write(&self, op: OpId, write: Write) -> Result<Written, NamingError> {
-        let pending = self.begin(op, write, SMALL_BYTES).await?;
-        self.finish(pending).await
+        let mut pending = self.begin(op, write, SMALL_BYTES).await?;
+        self.finish(&mut pending).await
     }
 
     /// Returns when the published state holds everything that was committed before the call.

@@ -1,8 +1,8 @@
 //! The RESP door: what a Redis client, `redis-cli` or our own client says.
 //!
 //! Commands of one connection are answered in order. Writes that follow each other without anything between
-//! them go into the log together; everything else waits for the writes before it, so that a connection reads
-//! what it wrote. Answers of one batch of commands leave together.
+//! them are under way together, and more of them are read meanwhile; everything else waits for the writes before
+//! it, so that a connection reads what it wrote. Answers of one batch of commands leave together.
 
 mod info;
 mod plain;
@@ -108,6 +108,7 @@ impl Connection {
                 return self.part("this server stops").await;
             }
             if let Err(error) = self.make_room() {
+                self.session.settle().await;
                 self.session.refuse(&error);
                 self.session.flush(&mut self.wire).await?;
                 return self.end().await;
@@ -121,11 +122,12 @@ impl Connection {
                 biased;
                 read = self.wire.stream.read_buf(&mut self.input) => {
                     if read? == 0 {
-                        return Ok(());
+                        self.session.settle().await; // A peer that says no more may still listen.
+                        return self.session.flush(&mut self.wire).await;
                     }
                     self.heard = Instant::now();
                 }
-                () = self.session.event(), if self.session.has_watches() => {
+                () = self.session.news(), if self.session.expects_news() => {
                     self.heard = Instant::now();
                 }
                 () = alarm.as_mut() => {
@@ -159,6 +161,7 @@ impl Connection {
     }
 
     async fn part(&mut self, why: &str) -> io::Result<()> {
+        self.session.settle().await;
         self.session.say_goodbye(why);
         self.session.flush(&mut self.wire).await?;
         self.wire.stream.shutdown().await

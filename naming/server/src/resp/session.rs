@@ -71,9 +71,20 @@ impl Session {
         !self.watches.is_empty()
     }
 
-    /// Returns when an event of a watch may have come.
-    pub(super) async fn event(&self) {
-        self.mailbox.wait().await;
+    /// Whether there is something to say that nobody asks for now.
+    pub(super) fn expects_news(&self) -> bool {
+        self.has_watches() || !self.pending.is_empty()
+    }
+
+    /// Returns when an event of a watch may have come, or when writes under way have been answered. Given up in
+    /// between, it can be asked again.
+    pub(super) async fn news(&mut self) {
+        if !self.answer_oldest().await {
+            self.mailbox.wait().await;
+        }
+        while self.pending.front().is_some_and(Begun::is_answered) {
+            self.answer_oldest().await;
+        }
     }
 
     pub(super) async fn flush(&mut self, wire: &mut Wire) -> io::Result<()> {
@@ -101,7 +112,7 @@ impl Session {
                     }
                 }
                 Ok(None) => {
-                    self.refuse_endless(input.len() - at);
+                    self.refuse_endless(input.len() - at).await;
                     break;
                 }
                 Err(error) => {
@@ -113,16 +124,19 @@ impl Session {
                 self.flush(wire).await?;
             }
         }
-        self.settle().await;
+        if self.over || self.has_watches() {
+            self.settle().await; // Who watches hears what became of a write before its event.
+        }
         Counters::add(&self.dispatcher.counters.resp_commands, self.commands);
         self.commands = 0;
         Ok(at)
     }
 
     /// A command that does not end within what one may have is not waited for.
-    fn refuse_endless(&mut self, waiting: usize) {
+    async fn refuse_endless(&mut self, waiting: usize) {
         let limit = 2 * self.limits.bulk_bytes_max;
         if waiting > limit {
+            self.settle().await;
             self.protocol_error(&format!("a command of more than {limit} bytes"));
         }
     }
@@ -246,12 +260,20 @@ impl Session {
     }
 
     /// Answers the writes under way, in order.
-    async fn settle(&mut self) {
-        self.pending_bytes = 0;
-        while let Some(pending) = self.pending.pop_front() {
-            let answered = self.dispatcher.finish(pending).await;
-            self.answer(answered);
-        }
+    pub(super) async fn settle(&mut self) {
+        while self.answer_oldest().await {}
+    }
+
+    /// Waits for the oldest write under way and answers it; says whether there was one.
+    async fn answer_oldest(&mut self) -> bool {
+        let Some(oldest) = self.pending.front_mut() else {
+            return false;
+        };
+        let answered = self.dispatcher.finish(oldest).await;
+        self.pending_bytes -= oldest.bytes;
+        self.pending.pop_front();
+        self.answer(answered);
+        true
     }
 
     fn answer(&mut self, answered: Result<Answer, NamingError>) {

@@ -374,19 +374,6 @@ async fn every_limit_is_documented_with_its_default_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_that_is_not_durable_in_time_has_an_unknown_outcome_and_may_be_there_later() {
-    let naming = Naming::start_with(|options| options.limits.write_timeout = Duration::ZERO).await;
-    let mut resp = naming.resp().await;
-    let (code, text) = resp.error(&["BIND", "q", &queue("q")]).await;
-    assert!(
-        code == "TIMEDOUT" && text.contains("outcome is unknown"),
-        "{code} {text}"
-    );
-    let found = naming.http("GET", "/v1/names/q?wait=20s", "").await;
-    assert_eq!(found.status, 200, "{}", found.body);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopping_server_does_not_wait_for_a_peer_that_takes_no_answers() {
     let stall = Duration::from_secs(3_600);
     let naming = Naming::start_with(|options| {
