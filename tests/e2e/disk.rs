@@ -1,12 +1,12 @@
-//! A disk that is full under the active broker.
+//! A disk that is full, or hangs, under the active broker.
 
 use std::path::PathBuf;
 
 use daymark_client::Message;
-use daymark_test_support::{Process, Program, Ran, free_port, run_tool, tool};
+use daymark_test_support::{Process, Program, Ran, eventually, free_port, http_get, run_tool, tool};
 
 use crate::failover::{alone, producer, receive};
-use crate::stage::{SOON, program, wait};
+use crate::stage::{SOON, Stage, program, wait};
 
 /// A small file system in a mount namespace of its own. It goes with the process that stands for it.
 struct Disk {
@@ -79,7 +79,7 @@ impl Disk {
         let mut process = Process::start(&self.nsenter, &arguments, &program.path(""), &environment);
         let _ = process.announced("admin", SOON);
         let active = "code=\"active\"";
-        daymark_test_support::eventually(SOON, "it is active", || process.log().contains(active));
+        eventually(SOON, "it is active", || process.log().contains(active));
         process
     }
 }
@@ -125,4 +125,66 @@ fn a_full_disk_ends_the_broker_and_loses_nothing_that_was_acknowledged() {
         let bodies = receive(&connection, acknowledged.len()).await;
         assert!(bodies == acknowledged, "{} came back", bodies.len());
     });
+}
+
+/// A C library whose syncs never return while a file exists.
+const HANGING: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <unistd.h>
+static void hang(void) {
+    const char *path = getenv("HANG_SYNC");
+    while (path && access(path, F_OK) == 0) usleep(10000);
+}
+int fdatasync(int fd) {
+    int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
+    hang();
+    return real(fd);
+}
+int fsync(int fd) {
+    int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
+    hang();
+    return real(fd);
+}
+"#;
+
+#[test]
+fn a_disk_that_hangs_ends_the_process_whose_lock_is_free_then_and_the_standby_serves_what_was_acknowledged() {
+    let Some(cc) = tool("cc") else {
+        return;
+    };
+    let stage = Stage::new();
+    let path = |name: &str| stage.program.path(name).display().to_string();
+    let source = stage.program.file("hanging.c", HANGING).display().to_string();
+    let (library, hangs) = (path("hanging.so"), path("hangs"));
+    let compiled = run_tool(&cc, &["-shared", "-fPIC", "-o", &library, &source, "-ldl"]);
+    assert_eq!(compiled.code, Some(0), "{compiled:?}");
+    let config = stage
+        .program
+        .file("broker.toml", "[failover]\ncommit_timeout_ms = 1000\n");
+    let mut one = stage.broker("one", "primary");
+    one.config = Some(config);
+    let environment = [("LD_PRELOAD", library.as_str()), ("HANG_SYNC", hangs.as_str())];
+    let (mut process, _) = stage.program.broker_with(&one, &environment);
+    stage.group_served_by("one", 1);
+    let two = stage.broker("two", "backup");
+    let (_two, admin) = stage.program.broker(&two);
+    eventually(SOON, "two watches one", || {
+        http_get(&admin, "/v1/status").is_some_and(|answer| answer.body["watching"] == "one")
+    });
+    let send = |port: u16, body: &'static str| {
+        wait(async move {
+            let connection = alone(port).await;
+            let sent = producer(&connection).await.send(Message::text(body)).await;
+            sent.is_ok()
+        })
+    };
+    assert!(send(one.port, "before"));
+    stage.program.file("hangs", "");
+    assert!(!send(one.port, "meanwhile"), "nothing is acknowledged");
+    assert_eq!(process.ended(SOON).code(), Some(11), "{}", process.whole_log());
+    stage.group_served_by("two", 2);
+    let received = wait(async { receive(&alone(two.port).await, 1).await });
+    assert_eq!(received, ["before"]);
 }

@@ -122,7 +122,13 @@ impl Program {
     /// Starts a broker.
     #[track_caller]
     pub fn broker(&self, broker: &Broker) -> (Process, String) {
-        let mut process = Process::start(&self.exe, &broker.arguments(), self.directory.path(), &[]);
+        self.broker_with(broker, &[])
+    }
+
+    /// Starts a broker with these environment variables.
+    #[track_caller]
+    pub fn broker_with(&self, broker: &Broker, environment: &[(&str, &str)]) -> (Process, String) {
+        let mut process = Process::start(&self.exe, &broker.arguments(), self.directory.path(), environment);
         let admin = process.announced("admin", START);
         (process, admin)
     }
