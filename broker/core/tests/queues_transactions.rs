@@ -121,25 +121,35 @@ fn a_rollback_leaves_with_the_consumer_what_it_still_holds() {
 
 #[test]
 fn a_duplicate_voids_the_whole_transaction_and_says_so() {
-    for inside in [false, true] {
+    let (mut world, transaction) = moving(Limits::default());
+    let out = world.queues.find("out").unwrap();
+    world.send(out, named("y"));
+    let refused = world.queues.commit(world.owner, transaction, 9, None);
+    assert_eq!(
+        refused,
+        Err(Refused::DuplicateInTransaction { queue: "out".into() })
+    );
+    assert_eq!(world.look(out).len(), 1);
+    assert_eq!(world.queues.message_count(), 3);
+}
+
+#[test]
+fn a_transaction_that_repeats_an_id_of_its_own_is_not_told_that_it_was_stored_before() {
+    for confirm in [None, Some(7)] {
         let (mut world, transaction) = moving(Limits::default());
         let out = world.queues.find("out").unwrap();
-        if inside {
-            let producer = world.producer(out);
-            world
-                .queues
-                .publish_in(transaction, producer, None, named("x"))
-                .unwrap();
-        } else {
-            world.send(out, named("y"));
-        }
-        let refused = world.queues.commit(world.owner, transaction, 9, None);
+        let producer = world.producer(out);
+        let queues = &mut world.queues;
+        queues
+            .publish_in(transaction, producer, None, named("x"))
+            .unwrap();
+        let refused = queues.commit(world.owner, transaction, 9, confirm);
         assert_eq!(
             refused,
-            Err(Refused::DuplicateInTransaction { queue: "out".into() })
+            Err(Refused::RepeatedInTransaction { queue: "out".into() })
         );
-        assert_eq!(world.look(out).len(), usize::from(!inside));
-        assert_eq!(world.queues.message_count(), 2 + u64::from(!inside));
+        assert!(world.look(out).is_empty());
+        assert_eq!(world.queues.message_count(), 2);
     }
 }
 

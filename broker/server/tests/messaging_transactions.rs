@@ -157,6 +157,25 @@ fn a_duplicate_id_voids_the_whole_transaction_and_the_commit_says_so() {
 }
 
 #[test]
+fn an_id_twice_in_one_transaction_is_rolled_back_and_not_called_committed_before() {
+    const ID: &str = "00112233445566778899aabbccddeeff";
+    let (_dir, broker, mut client) = served();
+    let coordinator = client.coordinator();
+    let sender = client.sender("q");
+    let txn = client.declare(coordinator);
+    client.put_in(&txn, sender, numbered("first", ID));
+    client.put_in(&txn, sender, numbered("second", ID));
+    let error = rejection(&client.discharge(coordinator, &txn, false));
+    assert_eq!(error.condition, condition::TRANSACTION_ROLLBACK);
+    assert!(error.info.get("daymark:reason").is_none());
+    let said = error.description.unwrap_or_default();
+    // Programs take these words for "it had been committed before".
+    assert!(!said.contains("duplicate id"), "{said}");
+    assert_eq!(broker.stats().messages, 0);
+    broker.stop();
+}
+
+#[test]
 fn a_transaction_that_takes_too_long_or_too_much_is_rolled_back() {
     let dir = tempdir().unwrap();
     let config = MessagingConfig {

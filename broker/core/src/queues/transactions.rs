@@ -204,8 +204,8 @@ impl<L: Copy, D: Copy> Queues<L, D> {
     ///
     /// # Errors
     /// Nothing happened and the transaction is rolled back: [`Refused::TransactionTimedOut`],
-    /// [`Refused::QueueFull`], what went wrong in it before, or, without `confirm`,
-    /// [`Refused::DuplicateInTransaction`].
+    /// [`Refused::QueueFull`], [`Refused::RepeatedInTransaction`], what went wrong in it before, or, without
+    /// `confirm`, [`Refused::DuplicateInTransaction`].
     /// [`Refused::Gone`] without such a transaction of this owner.
     pub fn commit(
         &mut self,
@@ -271,12 +271,15 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         let mut seen = BTreeSet::new();
         for (queue, arrival) in publications {
             let to = self.living_mut(*queue).ok_or(Refused::Gone("the queue"))?;
-            if let Some(id) = &arrival.duplicate_id
-                && (to.duplicates.knows(id) || !seen.insert((*queue, id)))
-            {
-                to.counts.duplicates += 1;
-                let queue = Arc::clone(&to.name);
-                return Err(Refused::DuplicateInTransaction { queue });
+            if let Some(id) = &arrival.duplicate_id {
+                let name = Arc::clone(&to.name);
+                if to.duplicates.knows(id) {
+                    to.counts.duplicates += 1;
+                    return Err(Refused::DuplicateInTransaction { queue: name });
+                }
+                if !seen.insert((*queue, id)) {
+                    return Err(Refused::RepeatedInTransaction { queue: name });
+                }
             }
         }
         Ok(())

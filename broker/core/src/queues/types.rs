@@ -395,6 +395,14 @@ pub enum Refused {
         /// Where the message would have gone.
         queue: Arc<str>,
     },
+    /// Two messages of the transaction have one duplicate id: nothing of it was stored, now or before.
+    #[error(
+        "the transaction was rolled back: two of its own messages for {queue} have one id, so that the second repeats the first"
+    )]
+    RepeatedInTransaction {
+        /// Where the messages would have gone.
+        queue: Arc<str>,
+    },
     /// The transaction was open for too long.
     #[error("the transaction was rolled back after {limit_ms} ms")]
     TransactionTimedOut {

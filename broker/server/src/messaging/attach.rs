@@ -267,9 +267,9 @@ pub(super) fn refusal(refused: &Refused) -> AmqpError {
         Refused::Nameless | Refused::InvalidTopic { .. } => condition::INVALID_FIELD,
         Refused::InUse(_) | Refused::Foreign => condition::RESOURCE_LOCKED,
         Refused::TransactionTimedOut { .. } => condition::TRANSACTION_TIMEOUT,
-        Refused::DuplicateInTransaction { .. } | Refused::TransactionTooLarge { .. } => {
-            condition::TRANSACTION_ROLLBACK
-        }
+        Refused::DuplicateInTransaction { .. }
+        | Refused::RepeatedInTransaction { .. }
+        | Refused::TransactionTooLarge { .. } => condition::TRANSACTION_ROLLBACK,
     };
     AmqpError::new(condition, refused.to_string())
 }

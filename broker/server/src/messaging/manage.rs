@@ -58,6 +58,7 @@ impl From<Refused> for ManageError {
             | Refused::NotSubscribed
             | Refused::InvalidTopic { .. }
             | Refused::DuplicateInTransaction { .. }
+            | Refused::RepeatedInTransaction { .. }
             | Refused::TransactionTimedOut { .. }
             | Refused::TransactionTooLarge { .. }
             | Refused::TooManyTransactions { .. }
