@@ -121,7 +121,8 @@ impl Broker {
         }
         let store = options.store.store(&me.group, &config);
         let mut tasks = JoinSet::new();
-        tasks.spawn(admin::serve(admin.listener, board.clone(), wishes_to));
+        let factories = config.factories.clone().into();
+        tasks.spawn(admin::serve(admin.listener, board.clone(), wishes_to, factories));
         let driver = Driver::new(Parts {
             naming: Naming::new(options.naming, naming_config()),
             me,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use daymark_broker_core::detector::Timing;
 use daymark_broker_core::failover::{Settings, Tries};
 use daymark_client::proto::{Endpoint, FactorySettings, Name};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
 use crate::messaging::MessagingConfig;
@@ -75,7 +75,7 @@ impl std::str::FromStr for ActiveTransport {
 }
 
 /// A connection factory to export.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FactoryConfig {
     /// The name it is published under.

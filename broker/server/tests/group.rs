@@ -824,6 +824,7 @@ async fn the_admin_endpoint_of_the_active_broker_manages_destinations_and_a_stan
         "/v1/connections",
         "/v1/links",
         "/v1/subscriptions",
+        "/v1/factories",
     ] {
         let refused = b.get(path).await;
         assert_eq!(
@@ -841,6 +842,23 @@ async fn the_admin_endpoint_of_the_active_broker_manages_destinations_and_a_stan
     assert_eq!(put("/v1/topics/made.too", json!({})).await.status, 204);
     let queue = a.get("/v1/queues/made").await;
     assert_eq!((queue.status, &queue.body["messages"]), (200, &json!(0)));
+    let settings = json!({
+        "max_messages": 5, "max_bytes": null, "when_full": "block", "max_delivery_attempts": 10,
+        "dead_letter": "DLQ", "expiry": "",
+    });
+    assert_eq!(queue.body["settings"], settings);
+    assert_eq!(put("/v1/queues/made", settings).await.status, 204);
+    let topic = a.get("/v1/topics/made.too").await.body;
+    assert_eq!(
+        (&topic["name"], &topic["settings"]["expiry"]),
+        (&json!("made.too"), &json!(""))
+    );
+    let factories = a.get("/v1/factories").await.body;
+    assert_eq!(factories["factories"][0]["export"], "QueueConnectionFactory");
+    assert_eq!(
+        factories["factories"][0]["settings"]["initial_connect_attempts"],
+        10
+    );
     let listed = a.get("/v1/topics").await.body;
     assert_eq!(listed["topics"][0]["name"], "made.too");
     assert_eq!(
@@ -871,7 +889,9 @@ async fn the_admin_endpoint_of_the_active_broker_manages_destinations_and_a_stan
         problem(put("/v1/queues/examples", json!({})).await),
         (409, json!("Configured"))
     );
-    assert_eq!(problem(a.get("/v1/queues/absent").await), (404, absent.clone()));
+    for path in ["/v1/queues/absent", "/v1/topics/absent"] {
+        assert_eq!(problem(a.get(path).await), (404, absent.clone()), "{path}");
+    }
     assert_eq!(
         problem(a.get("/v1/queues/made/messages?limit=0").await),
         (400, bad.clone())

@@ -497,7 +497,7 @@ fn an_administrator_makes_purges_and_deletes_queues() {
         ["first", "a"],
         "in the order of delivery, and no more than asked for"
     );
-    let listed = broker.messaging.queue_stats("made").unwrap();
+    let listed = broker.messaging.queue("made").unwrap().counts;
     assert_eq!((listed.messages, listed.producers), (3, 1));
     assert_eq!(broker.wait(broker.messaging.purge("made")), Ok(3));
     client.put(sender, durable("c"));

@@ -25,7 +25,9 @@ pub(super) fn routes() -> Router<Admin> {
         .route("/v1/queues/{name}/purge", post(purge))
         .route("/v1/queues/{name}/messages", get(messages))
         .route("/v1/topics", get(topics))
+        .route("/v1/topics/{name}", get(topic))
         .route("/v1/topics/{name}", declared_as(DestinationKind::Topic))
+        .route("/v1/factories", get(factories))
         .route("/v1/subscriptions", get(subscriptions))
         .route("/v1/subscriptions/{name}", delete(delete_subscription))
         .route("/v1/connections", get(connections))
@@ -94,14 +96,8 @@ async fn queues(State(admin): State<Admin>) -> Answer {
 }
 
 async fn queue(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
-    let found = active(&admin)?.queue_stats(&name);
-    found.map_or_else(
-        || {
-            let what = DestinationKind::Queue.to_string();
-            Err(refused(&ManageError::NotFound { what, name }))
-        },
-        ok,
-    )
+    let found = active(&admin)?.queue(&name);
+    found.map_err(|error| refused(&error)).and_then(ok)
 }
 
 type Declared = Result<Option<Json<DestinationConfig>>, JsonRejection>;
@@ -191,6 +187,17 @@ async fn messages(
 async fn topics(State(admin): State<Admin>) -> Answer {
     let messaging = active(&admin)?;
     ok(json!({ "topics": messaging.topics() }))
+}
+
+async fn topic(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
+    let found = active(&admin)?.topic(&name);
+    found.map_err(|error| refused(&error)).and_then(ok)
+}
+
+/// As they are configured; while this broker is active they are exported.
+async fn factories(State(admin): State<Admin>) -> Answer {
+    active(&admin)?;
+    ok(json!({ "factories": *admin.factories }))
 }
 
 async fn subscriptions(State(admin): State<Admin>) -> Answer {

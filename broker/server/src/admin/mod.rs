@@ -3,6 +3,7 @@
 mod messaging;
 mod metrics;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -17,6 +18,7 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config::FactoryConfig;
 use crate::control::status::StatusBoard;
 use crate::control::{NotSwitched, Promote, Switchover, Wish};
 
@@ -27,6 +29,7 @@ const OUTCOME: Duration = Duration::from_secs(30);
 struct Admin {
     board: StatusBoard,
     wishes: mpsc::Sender<Wish>,
+    factories: Arc<[FactoryConfig]>,
 }
 
 /// What `POST /v1/promote` takes. An empty body asks for a promotion without force.
@@ -46,7 +49,17 @@ struct SwitchoverRequest {
 }
 
 /// Serves until the task is aborted.
-pub(crate) async fn serve(listener: TcpListener, board: StatusBoard, wishes: mpsc::Sender<Wish>) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    board: StatusBoard,
+    wishes: mpsc::Sender<Wish>,
+    factories: Arc<[FactoryConfig]>,
+) {
+    let admin = Admin {
+        board,
+        wishes,
+        factories,
+    };
     let router = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(async || "ok\n"))
@@ -54,7 +67,7 @@ pub(crate) async fn serve(listener: TcpListener, board: StatusBoard, wishes: mps
         .route("/v1/promote", post(promote))
         .route("/v1/switchover", post(switchover))
         .merge(messaging::routes())
-        .with_state(Admin { board, wishes });
+        .with_state(admin);
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the admin endpoint ended");
     }

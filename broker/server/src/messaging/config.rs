@@ -75,8 +75,10 @@ pub struct MessagingConfig {
 pub struct DestinationConfig {
     /// The AMQP address: 1 to 255 bytes without control characters. That of a topic is made of words separated
     /// by `.`, without the wildcards `*` and `#`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// The name it is published under while this broker is active; absent: not published.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub export: Option<Name>,
     /// Messages held, at least 1. Default: no limit but `max_bytes` of all queues.
     pub max_messages: Option<u64>,
@@ -176,6 +178,26 @@ impl DestinationConfig {
             dead_letter: named(&self.dead_letter),
             expiry: named(&self.expiry),
             ..QueueSettings::default()
+        }
+    }
+
+    /// What the queues were told, without a name: the reverse of [`settings`](Self::settings).
+    pub(super) fn of_settings(settings: &QueueSettings) -> Self {
+        let limited = |limit: u64| (limit != u64::MAX).then_some(limit);
+        let name = |name: &Option<Arc<str>>| name.as_deref().unwrap_or_default().to_owned();
+        Self {
+            name: String::new(),
+            export: None,
+            max_messages: limited(settings.limits.max_messages),
+            max_bytes: limited(settings.limits.max_bytes),
+            when_full: match settings.when_full {
+                WhenFull::Block => Full::Block,
+                WhenFull::Reject => Full::Reject,
+                WhenFull::DropOldest => Full::DropOldest,
+            },
+            max_delivery_attempts: settings.max_delivery_attempts,
+            dead_letter: name(&settings.dead_letter),
+            expiry: name(&settings.expiry),
         }
     }
 
@@ -411,6 +433,19 @@ mod tests {
     #[test]
     fn the_defaults_can_be_used() {
         assert_eq!(MessagingConfig::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn what_the_queues_were_told_comes_back_as_it_was_configured() {
+        let config = DestinationConfig {
+            max_bytes: Some(7),
+            when_full: Full::DropOldest,
+            max_delivery_attempts: 3,
+            dead_letter: String::new(),
+            expiry: "late".to_owned(),
+            ..DestinationConfig::default()
+        };
+        assert_eq!(DestinationConfig::of_settings(&config.settings()), config);
     }
 
     #[test]

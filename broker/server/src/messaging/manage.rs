@@ -78,6 +78,26 @@ pub struct TopicStats {
     pub received: u64,
 }
 
+impl TopicStats {
+    fn new(name: &str, counts: &QueueCounts) -> Self {
+        Self {
+            name: name.to_owned(),
+            producers: counts.producers,
+            received: counts.received,
+        }
+    }
+}
+
+/// A queue or topic with its counts and what it is set to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Described<C> {
+    /// [`QueueStats`] or [`TopicStats`].
+    #[serde(flatten)]
+    pub counts: C,
+    /// As it can be declared again: without its name.
+    pub settings: DestinationConfig,
+}
+
 /// Counts of one subscription that has a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SubscriptionStats {
@@ -258,13 +278,36 @@ impl Messaging {
         .await
     }
 
-    /// The counts of one queue.
-    #[must_use]
-    pub fn queue_stats(&self, name: &str) -> Option<QueueStats> {
+    /// One queue.
+    ///
+    /// # Errors
+    /// [`ManageError::NotFound`].
+    pub fn queue(&self, name: &str) -> Result<Described<QueueStats>, ManageError> {
+        self.describe(DestinationKind::Queue, name, QueueStats::new)
+    }
+
+    /// One topic.
+    ///
+    /// # Errors
+    /// [`ManageError::NotFound`].
+    pub fn topic(&self, name: &str) -> Result<Described<TopicStats>, ManageError> {
+        self.describe(DestinationKind::Topic, name, TopicStats::new)
+    }
+
+    fn describe<C>(
+        &self,
+        kind: DestinationKind,
+        name: &str,
+        stats: fn(&str, &QueueCounts) -> C,
+    ) -> Result<Described<C>, ManageError> {
         let state = self.shared.look();
-        let queue = state.queues.find(name)?;
-        let counts = state.queues.counts_of(queue)?;
-        Some(QueueStats::new(name, counts))
+        let found = state.find(kind, name).and_then(|id| {
+            Some(Described {
+                counts: stats(name, state.queues.counts_of(id)?),
+                settings: DestinationConfig::of_settings(state.queues.settings_of(id)?),
+            })
+        });
+        found.ok_or_else(|| not_found(kind.to_string(), name))
     }
 
     /// The first `limit` messages that wait in a queue, in the order of their delivery, of those a selector
@@ -291,12 +334,10 @@ impl Messaging {
     #[must_use]
     pub fn topics(&self) -> Vec<TopicStats> {
         let state = self.shared.look();
-        let stats = |(name, counts): (&str, &QueueCounts)| TopicStats {
-            name: name.to_owned(),
-            producers: counts.producers,
-            received: counts.received,
-        };
-        state.queues.topic_counts().map(stats).collect()
+        let counts = state.queues.topic_counts();
+        counts
+            .map(|(name, counts)| TopicStats::new(name, counts))
+            .collect()
     }
 
     /// Every subscription that has a name.

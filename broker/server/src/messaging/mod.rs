@@ -30,7 +30,7 @@ pub use config::{
     DRILL_ADDRESS, DestinationConfig, Full, MAX_MESSAGE_BYTES, MAX_QUEUE_NAME_BYTES, MessagingConfig,
     MessagingConfigError,
 };
-pub use manage::{BrowsedMessage, ManageError, SubscriptionStats, TopicStats};
+pub use manage::{BrowsedMessage, Described, ManageError, SubscriptionStats, TopicStats};
 pub use types::{
     ConnectionStats, DestinationKind, Greeting, LinkKind, LinkStats, ListenError, MessagingStats, QueueStats,
     Recovered, Stop, StoreError, StoreFailure,
