@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use daymark_client::proto::{DEFAULT_PORT, Endpoint, Filter, GroupName, MemberName, Name, Revision, Scope};
 
+use crate::manage::{ConnectionVerb, FactoryVerb, LinkVerb, QueueVerb, SubscriptionVerb, TopicVerb};
 use crate::span;
 
 /// An active/standby message broker and the naming server that says where it is.
@@ -34,7 +35,7 @@ Exit codes:
   0  done
   1  refused or failed
   2  the command line, a configuration or a provider list cannot be used
-  3  no such name, group or member
+  3  no such name, group or member, or nothing of that name in the broker
   4  known and not available now, or no answer in time
   5  no naming server could be reached";
 
@@ -81,6 +82,24 @@ pub(crate) enum Verb {
     Switchover(SwitchoverArgs),
     /// Show the last failovers of a group, step by step
     Timeline(TimelineArgs),
+    /// Show, make, set, empty, browse and delete the queues of a group
+    #[command(subcommand)]
+    Queue(QueueVerb),
+    /// Show, make, set and delete the topics of a group
+    #[command(subcommand)]
+    Topic(TopicVerb),
+    /// Show and end the subscriptions of a group
+    #[command(subcommand)]
+    Subscription(SubscriptionVerb),
+    /// Show and close the connections to a group
+    #[command(subcommand)]
+    Connection(ConnectionVerb),
+    /// Show and close the links to a group: producers, consumers, browsers
+    #[command(subcommand)]
+    Link(LinkVerb),
+    /// Show the connection factories of a group
+    #[command(subcommand)]
+    Factory(FactoryVerb),
     /// Show every naming server of the provider list
     Status(StatusArgs),
     /// Kill the active broker under load, and count
@@ -679,7 +698,7 @@ pub(crate) struct DrillArgs {
 
 impl Verb {
     /// Whether errors are to be JSON documents.
-    pub(crate) const fn wants_json(&self) -> bool {
+    pub(crate) fn wants_json(&self) -> bool {
         match self {
             Self::Naming(_) | Self::Broker(_) => false,
             Self::Lookup(args) => args.asking.json,
@@ -701,6 +720,12 @@ impl Verb {
             Self::Switchover(args) => args.asking.json,
             Self::Timeline(args) => args.asking.json,
             Self::Status(args) => args.asking.json,
+            Self::Queue(verb) => verb.request().wants_json(),
+            Self::Topic(verb) => verb.request().wants_json(),
+            Self::Subscription(verb) => verb.request().wants_json(),
+            Self::Connection(verb) => verb.request().wants_json(),
+            Self::Link(verb) => verb.request().wants_json(),
+            Self::Factory(verb) => verb.request().wants_json(),
             Self::Demo(args) => args.json,
             Self::Drill(args) => args.asking.json,
         }

@@ -13,6 +13,7 @@ mod drill;
 mod failure;
 mod ledger;
 mod logging;
+mod manage;
 mod output;
 mod provider;
 mod servers;
@@ -78,6 +79,12 @@ fn with_runtime(verb: Verb) -> Result<ExitCode, Failure> {
         | Verb::Promote(_)
         | Verb::Switchover(_)
         | Verb::Timeline(_)
+        | Verb::Queue(_)
+        | Verb::Topic(_)
+        | Verb::Subscription(_)
+        | Verb::Connection(_)
+        | Verb::Link(_)
+        | Verb::Factory(_)
         | Verb::Status(_) => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = builder.enable_all().build()?;
@@ -110,6 +117,12 @@ async fn perform(verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Timeline(args) => directory::timeline(args).await?,
         Verb::Switchover(args) => directory::switchover(args).await?,
         Verb::Status(args) => directory::status(args).await?,
+        Verb::Queue(verb) => manage::perform(verb.request()).await?,
+        Verb::Topic(verb) => manage::perform(verb.request()).await?,
+        Verb::Subscription(verb) => manage::perform(verb.request()).await?,
+        Verb::Connection(verb) => manage::perform(verb.request()).await?,
+        Verb::Link(verb) => manage::perform(verb.request()).await?,
+        Verb::Factory(verb) => manage::perform(verb.request()).await?,
         Verb::Demo(args) => return demo::command(args).await,
         Verb::Drill(args) => return drill::command(args).await,
     }

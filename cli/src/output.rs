@@ -66,11 +66,11 @@ where
 }
 
 /// Facts, one per line: what it is, then its value. Facts without a value are left out.
-pub(crate) fn facts<const N: usize>(facts: [(&str, Option<String>); N]) -> String {
+pub(crate) fn facts<W: Into<String>>(facts: impl IntoIterator<Item = (W, Option<String>)>) -> String {
     let mut table = bare();
     for (what, value) in facts {
         if let Some(value) = value {
-            table.add_row([what.to_owned(), value]);
+            table.add_row([what.into(), value]);
         }
     }
     text(&table)

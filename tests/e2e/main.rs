@@ -11,6 +11,7 @@ mod failover;
 mod flood;
 mod foreign;
 mod hosts;
+mod manage;
 mod memory;
 mod sessions;
 mod soak;

@@ -12,7 +12,7 @@ mod watch;
 mod write;
 
 pub(crate) use groups::groups;
-pub(crate) use promote::{admin_endpoint, promote};
+pub(crate) use promote::{active_admin, admin_endpoint, promote};
 pub(crate) use read::{attributes, list, lookup, raw, search};
 pub(crate) use status::status;
 pub(crate) use switchover::switchover;

@@ -40,6 +40,23 @@ pub(crate) async fn promote(args: PromoteArgs) -> Result<(), Failure> {
     })
 }
 
+/// Where the admin endpoint of the active member listens.
+///
+/// # Errors
+/// That nobody is active, or that the active member told none.
+pub(crate) fn active_admin(group: &GroupView) -> Result<Endpoint, Failure> {
+    let Some(active) = &group.active else {
+        let message = format!("group {} has no active member", group.name);
+        return Err(Failure::new("NoActive", message)
+            .exiting(exit::UNAVAILABLE)
+            .hint(format!(
+                "`daymark promote {} MEMBER` makes a standby the active one",
+                group.name
+            )));
+    };
+    admin_endpoint(group, active)
+}
+
 /// Where a member's admin endpoint listens, as it told naming.
 ///
 /// # Errors

@@ -6,7 +6,7 @@
 use daymark_client::proto::GroupView;
 use serde_json::{Value, json};
 
-use super::promote::admin_endpoint;
+use super::promote::{active_admin, admin_endpoint};
 use crate::admin;
 use crate::args::SwitchoverArgs;
 use crate::failure::{Failure, exit};
@@ -23,10 +23,7 @@ pub(crate) async fn switchover(args: SwitchoverArgs) -> Result<(), Failure> {
     if let Some(to) = &args.to {
         admin_endpoint(&group, to)?; // Who is no member is told so before anything is asked.
     }
-    let Some(active) = &group.active else {
-        return Err(nobody_active(&group));
-    };
-    let endpoint = admin_endpoint(&group, active)?;
+    let endpoint = active_admin(&group)?;
     let body = json!({ "to": args.to });
     let answer = admin::post(&endpoint, "/v1/switchover", body, args.asking.timeout).await;
     let answer = answer.map_err(|failure| explained(failure, &group))?;
@@ -43,16 +40,6 @@ pub(crate) async fn switchover(args: SwitchoverArgs) -> Result<(), Failure> {
             text("from"),
         )
     })
-}
-
-fn nobody_active(group: &GroupView) -> Failure {
-    let message = format!("group {} has no active member", group.name);
-    Failure::new("NoActive", message)
-        .exiting(exit::UNAVAILABLE)
-        .hint(format!(
-            "`daymark promote {} MEMBER` makes a standby the active one",
-            group.name
-        ))
 }
 
 fn explained(failure: Failure, group: &GroupView) -> Failure {
