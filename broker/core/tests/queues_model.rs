@@ -556,7 +556,9 @@ impl World {
                 }
                 Action::Drained { link, .. } => self.connections[connection].consumers[link - 2].credit = 0,
                 Action::Committed { delivery, .. } => self.committed(delivery),
-                Action::RolledBack { .. } | Action::Ended { .. } => panic!("{action:?} was not asked for"),
+                Action::RolledBack { .. } | Action::Safe { .. } | Action::Ended { .. } => {
+                    panic!("{action:?} was not asked for")
+                }
             }
         }
         count

@@ -45,6 +45,7 @@ impl Sender {
                 | Action::Drained { .. }
                 | Action::Committed { .. }
                 | Action::RolledBack { .. }
+                | Action::Safe { .. }
                 | Action::Ended { .. } => panic!("{action:?} is not for a producer"),
             }
         }

@@ -55,6 +55,7 @@ fn deliveries(queues: &mut Machine, owner: OwnerId) -> Vec<Delivery<u8>> {
         | Action::Drained { .. }
         | Action::Committed { .. }
         | Action::RolledBack { .. }
+        | Action::Safe { .. }
         | Action::Ended { .. } => None,
     };
     outbox(queues, owner).into_iter().filter_map(delivery).collect()
@@ -247,6 +248,7 @@ fn credit(queues: &mut Machine, owner: OwnerId) -> Option<u32> {
         | Action::Drained { .. }
         | Action::Committed { .. }
         | Action::RolledBack { .. }
+        | Action::Safe { .. }
         | Action::Ended { .. } => None,
     };
     outbox(queues, owner).into_iter().filter_map(given).next_back()

@@ -220,9 +220,18 @@ fn unsubscribing_needs_a_subscription_that_nobody_uses() {
     );
     world.queues.detach_consumer(consumer);
     world.send_all(topic, &["a"]);
+    world.store();
     assert_eq!(world.queues.unsubscribe(&name), Ok(()));
     assert_eq!(world.queues.unsubscribe(&name), Err(Refused::NotSubscribed));
-    world.store();
+    world.queues.tell_when_safe(world.owner, 9);
+    let end = world.close();
+    let mut told = Vec::new();
+    world.queues.take_outbox(world.owner, &mut told);
+    assert!(!told.contains(&Action::Safe { link: 9 }), "it can still be lost");
+    world.queues.durable(end.expect("a record"));
+    assert_eq!(world.actions(), [Action::Safe { link: 9 }]);
+    world.queues.tell_when_safe(world.owner, 8);
+    assert_eq!(world.actions(), [Action::Safe { link: 8 }]);
     world.restart();
     assert_eq!(world.queues.find_subscription(&name, true), None);
     assert_eq!(

@@ -17,21 +17,22 @@ pub(super) const RECORD_OVERHEAD: u64 = 32;
 pub(super) struct Waiter<L, D> {
     pub(super) owner: OwnerId,
     pub(super) link: L,
-    pub(super) delivery: D,
-    pub(super) stored: Stored,
+    pub(super) stored: Stored<D>,
 }
 
-/// What somebody waits for.
+/// What somebody waits for, with the peer's name for it.
 #[derive(Clone, Debug)]
-pub(super) enum Stored {
+pub(super) enum Stored<D> {
     /// A message of this producer.
-    Message(ProducerId),
+    Message(ProducerId, D),
     /// A consumer's settlement.
-    Settlement(Settlement),
+    Settlement(Settlement, D),
     /// A transaction.
-    Transaction,
+    Transaction(D),
     /// The first copy of a message for this queue, which a transaction was rolled back for.
-    FirstCopy(Arc<str>),
+    FirstCopy(Arc<str>, D),
+    /// Whatever came before.
+    Everything,
 }
 
 #[derive(Debug)]

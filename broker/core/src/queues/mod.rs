@@ -225,28 +225,36 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         }
     }
 
-    fn tell(&mut self, waiter: batch::Waiter<L, D>) {
-        let batch::Waiter {
+    /// Tells `owner` with [`Action::Safe`] once all that has been decided so far will survive.
+    pub fn tell_when_safe(&mut self, owner: OwnerId, link: L) {
+        let waiter = batch::Waiter {
             owner,
             link,
-            delivery,
-            stored,
-        } = waiter;
+            stored: batch::Stored::Everything,
+        };
+        if let Some(waiter) = self.batches.wait_for_all(waiter) {
+            self.tell(waiter);
+        }
+    }
+
+    fn tell(&mut self, waiter: batch::Waiter<L, D>) {
+        let batch::Waiter { owner, link, stored } = waiter;
         let action = match stored {
-            batch::Stored::Message(producer) => {
+            batch::Stored::Message(producer, delivery) => {
                 self.answered(producer);
                 Action::Accepted { link, delivery }
             }
-            batch::Stored::Settlement(settlement) => Action::Confirmed {
+            batch::Stored::Settlement(settlement, delivery) => Action::Confirmed {
                 link,
                 delivery,
                 settlement,
             },
-            batch::Stored::Transaction => Action::Committed { link, delivery },
-            batch::Stored::FirstCopy(queue) => {
+            batch::Stored::Transaction(delivery) => Action::Committed { link, delivery },
+            batch::Stored::FirstCopy(queue, delivery) => {
                 let why = Refused::DuplicateInTransaction { queue };
                 Action::RolledBack { link, delivery, why }
             }
+            batch::Stored::Everything => Action::Safe { link },
         };
         self.post(owner, action);
     }

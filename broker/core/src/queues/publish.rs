@@ -50,8 +50,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         let waiter = Waiter {
             owner,
             link,
-            delivery,
-            stored: Stored::Message(producer),
+            stored: Stored::Message(producer, delivery),
         };
         match stored {
             Some(true) => self.batches.wait(waiter),

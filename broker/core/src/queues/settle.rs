@@ -55,8 +55,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         let waiter = confirm.map(|delivery| Waiter {
             owner: by.owner,
             link: by.link,
-            delivery,
-            stored: Stored::Settlement(settlement),
+            stored: Stored::Settlement(settlement, delivery),
         });
         if by.browse {
             waiter.into_iter().for_each(|waiter| self.tell(waiter));

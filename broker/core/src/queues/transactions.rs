@@ -214,18 +214,13 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         link: L,
         confirm: Option<D>,
     ) -> Result<(), Refused> {
-        let waiter = |delivery, stored| Waiter {
-            owner,
-            link,
-            delivery,
-            stored,
-        };
+        let waiter = |stored| Waiter { owner, link, stored };
         let possible = self.usable(transaction, owner).map(|_| ());
         if let Err(why) = possible.and_then(|()| self.check_commit(transaction)) {
             let _ = self.rollback(owner, transaction);
             return match (why, confirm) {
                 (Refused::DuplicateInTransaction { queue }, Some(delivery)) => {
-                    self.tell_after_first_copy(waiter(delivery, Stored::FirstCopy(queue)));
+                    self.tell_after_first_copy(waiter(Stored::FirstCopy(queue, delivery)));
                     Ok(())
                 }
                 (why, _) => Err(why),
@@ -243,7 +238,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             lasting |= matches!(self.take_in(queue.0, owner, arrival, true), Ok(true));
             self.await_no_more(queue);
         }
-        match confirm.map(|delivery| waiter(delivery, Stored::Transaction)) {
+        match confirm.map(|delivery| waiter(Stored::Transaction(delivery))) {
             Some(waiter) if lasting => self.batches.wait(waiter),
             Some(waiter) => self.tell(waiter),
             None => {}

@@ -348,6 +348,11 @@ pub enum Action<L, D> {
         /// [`Refused::DuplicateInTransaction`].
         why: Refused,
     },
+    /// Tell a peer what was asked for on this link: it will survive.
+    Safe {
+        /// The link.
+        link: L,
+    },
     /// End a link: its queue was deleted.
     Ended {
         /// The link.

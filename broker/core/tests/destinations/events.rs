@@ -410,9 +410,11 @@ impl World {
             if self.address(letter) != Some(*to) {
                 return Refusal::Told(Refused::Gone("the queue"));
             }
-            let again = letter.named && !seen.insert((letter.to, letter.message));
-            if again || self.model.is_known(letter) {
+            if self.model.is_known(letter) {
                 return Refusal::Duplicate(self.model.known(letter));
+            }
+            if letter.named && !seen.insert((letter.to, letter.message)) {
+                return Refusal::Told(Refused::RepeatedInTransaction { queue: "".into() });
             }
             for place in self.model.targets(letter).into_iter().flatten() {
                 *wanted.entry(place).or_default() += 1;

@@ -500,7 +500,7 @@ impl World {
                     }
                     Action::Committed { delivery, .. } => self.answered(delivery, true)?,
                     Action::RolledBack { delivery, .. } => self.answered(delivery, false)?,
-                    Action::Credit { .. } | Action::Ended { .. } => {}
+                    Action::Credit { .. } | Action::Safe { .. } | Action::Ended { .. } => {}
                     Action::Drained { link, .. } => {
                         if let Some(consumer) = self.consumers.get_mut(&link) {
                             consumer.credit = 0;

@@ -164,6 +164,7 @@ impl World {
             | Action::Drained { .. }
             | Action::Committed { .. }
             | Action::RolledBack { .. }
+            | Action::Safe { .. }
             | Action::Ended { .. } => None,
         };
         actions.filter_map(delivery).collect()

@@ -388,7 +388,7 @@ impl Peer {
     }
 
     /// A link is gone. `ended`: the peer closed it for good, which ends a durable subscription.
-    pub(super) fn detach(&mut self, state: &mut State, held: Link, ended: bool) {
+    pub(super) fn detach(&mut self, state: &mut State, link: LinkId, held: Link, ended: bool) {
         state.links.remove(&held.number());
         let made = match held {
             Link::Producer { id, made, .. } => {
@@ -409,6 +409,7 @@ impl Peer {
                 if let Some(key) = subscription.filter(|_| ended) {
                     // Another consumer of a shared subscription keeps it.
                     let _ = state.queues.unsubscribe(&key);
+                    state.queues.tell_when_safe(self.owner, link);
                 }
                 made
             }

@@ -106,7 +106,7 @@ impl Peer {
                 txn,
                 fail,
             } => self.discharge(state, link, delivery, txn, fail),
-            Input::Detach { held, ended } => self.detach(state, *held, ended),
+            Input::Detach { link, held, ended } => self.detach(state, link, *held, ended),
             Input::Forget(held) => self.forget(state, &held),
         }
     }

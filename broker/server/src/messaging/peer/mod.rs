@@ -72,6 +72,14 @@ impl Link {
         }
     }
 
+    /// Whether it takes from a durable subscription, or was attached to end one.
+    const fn is_subscribed(&self) -> bool {
+        match self {
+            Self::Consumer { subscription, .. } => subscription.is_some(),
+            Self::Producer { .. } | Self::Coordinator { .. } => false,
+        }
+    }
+
     const fn set_number(&mut self, to: u64) {
         match self {
             Self::Producer { number, .. } | Self::Consumer { number, .. } | Self::Coordinator { number } => {
@@ -124,6 +132,7 @@ enum Input {
         fail: bool,
     },
     Detach {
+        link: LinkId,
         held: Box<Link>,
         /// The peer closed it for good.
         ended: bool,
@@ -496,17 +505,28 @@ impl Peer {
     }
 
     fn on_detached(&mut self, link: LinkId, closed: bool, by_peer: bool) {
-        match self.links.remove(&link) {
+        let ended = closed && by_peer;
+        let held = self.links.remove(&link);
+        let ends_subscription = ended && held.as_ref().is_some_and(Link::is_subscribed);
+        match held {
             Some(held) => self.inputs.push(Input::Detach {
+                link,
                 held: Box::new(held),
-                ended: closed && by_peer,
+                ended,
             }),
             // Its attach may still be among the inputs: a link that came and went.
             None => self
                 .inputs
                 .retain(|input| !matches!(input, Input::Attach(other, _) if *other == link)),
         }
-        if by_peer && let Err(error) = self.amqp.detach(link, closed, None) {
+        // The end of a durable subscription is answered once it will survive.
+        if by_peer && !ends_subscription {
+            self.answer_detach(link, closed);
+        }
+    }
+
+    fn answer_detach(&mut self, link: LinkId, closed: bool) {
+        if let Err(error) = self.amqp.detach(link, closed, None) {
             tracing::debug!(%error, "the detach was not answered");
         }
     }

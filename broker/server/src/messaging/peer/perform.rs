@@ -46,6 +46,7 @@ impl Peer {
                 Action::RolledBack { link, delivery, why } => {
                     reject(&mut self.amqp, link, delivery, rolled_back(&why));
                 }
+                Action::Safe { link } => self.answer_detach(link, true),
                 Action::Ended { link } => self.end(link),
             }
         }
