@@ -5,6 +5,7 @@
 use std::future::pending;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use daymark_broker_server::store::MemoryStore;
@@ -127,6 +128,8 @@ struct Running {
     admin: SocketAddr,
     listen: Endpoint,
     stop: Option<oneshot::Sender<()>>,
+    /// How it ended, once it has.
+    outcome: Arc<OnceLock<String>>,
     ended: JoinHandle<Result<(), BrokerError>>,
 }
 
@@ -136,14 +139,22 @@ impl Running {
         let broker = Broker::start(options).await.expect("a broker");
         let admin = broker.admin_addr();
         let (stop, stopped) = oneshot::channel();
-        let ended = tokio::spawn(broker.run(async {
-            if stopped.await.is_err() {
-                pending::<()>().await;
-            }
-        }));
+        let outcome = Arc::new(OnceLock::new());
+        let told = Arc::clone(&outcome);
+        let ended = tokio::spawn(async move {
+            let ended = broker.run(async {
+                if stopped.await.is_err() {
+                    pending::<()>().await;
+                }
+            });
+            let ended = ended.await;
+            let _ = told.set(format!("{ended:?}")); // Set nowhere else.
+            ended
+        });
         Self {
             admin,
             listen,
+            outcome,
             stop: Some(stop),
             ended,
         }
@@ -176,6 +187,9 @@ impl Running {
                 let asked = tokio::task::spawn_blocking(move || http_get(&admin, path));
                 if let Some(answer) = asked.await.expect("asked") {
                     return answer;
+                }
+                if let Some(outcome) = self.outcome.get() {
+                    panic!("the broker ended: {outcome}");
                 }
             }
         };

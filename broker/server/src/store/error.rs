@@ -194,6 +194,9 @@ impl From<JournalError> for AppendError {
     fn from(error: JournalError) -> Self {
         match error {
             JournalError::Superseded { epoch } => Self::Superseded { epoch },
+            JournalError::LockLost { path } => Self::LockLost {
+                store: path.parent().unwrap_or(&path).display().to_string(),
+            },
             JournalError::Closed => Self::Closed,
             JournalError::EmptyBatch => Self::EmptyBatch,
             JournalError::TooLarge { bytes, limit } => Self::TooLarge { bytes, limit },
@@ -201,5 +204,20 @@ impl From<JournalError> for AppendError {
             JournalError::CommitterPanicked { message } => Self::Panicked { message },
             other => Self::Journal(other),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_was_taken_away_from_a_journal_is_no_failure_of_the_disk() {
+        let path = "/stores/orders/lock".into();
+        let error = AppendError::from(JournalError::LockLost { path });
+        assert!(
+            matches!(&error, AppendError::LockLost { store } if store == "/stores/orders"),
+            "{error:?}"
+        );
     }
 }
