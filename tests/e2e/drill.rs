@@ -1,7 +1,5 @@
 //! Drills of a running group: what they report, what they refuse, and that they end what they began.
 
-use std::time::Duration;
-
 use daymark_test_support::{Process, Ran, eventually, http_get, run_tool, skipped, tool};
 use serde_json::Value;
 
@@ -235,7 +233,7 @@ fn goes_on(pair: &Pair) {
 /// No message of any drill is left.
 #[track_caller]
 fn assert_left_nothing(active: &Member) {
-    eventually(Duration::from_secs(10), "an empty queue", || {
+    eventually(SOON, "an empty queue", || {
         let status = http_get(&active.admin, "/v1/status").expect("an answer").body;
         status["messaging"]["messages"] == 0
     });

@@ -354,6 +354,10 @@ async fn explicit(ports: [u16; 2]) -> Connection {
 #[test]
 fn a_switchover_that_cannot_be_says_why() {
     let mut pair = Pair::new("");
+    // Naming has its exports a moment before it says so itself.
+    eventually(SOON, "one is active", || {
+        http_get(&pair.one.admin, "/v1/status").is_some_and(|answer| answer.body["state"] == "active")
+    });
     for (arguments, code, exit) in [
         (&["switchover", "nothing"][..], "GroupNotFound", 3),
         (&["switchover", "orders", "--to", "three"], "MemberNotFound", 3),
