@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use daymark_test_support::{Process, eventually, http_get};
+use daymark_test_support::{Process, Program, eventually, http_get};
 
 use crate::stage::program;
 
@@ -150,14 +150,20 @@ fn work(mut stream: TcpStream, ends: &AtomicBool, answers: &AtomicU64) -> Durati
     slowest
 }
 
-#[test]
-fn connections_that_never_finish_asking_cost_what_is_documented_and_disturb_nobody() {
-    let program = program();
+/// A naming server with the limits of `CONFIG`, and its address.
+fn started(program: &Program) -> (Process, String) {
     let config = program.file("naming.toml", CONFIG).display().to_string();
     let data = program.path("naming").display().to_string();
     let listen = ["--listen", "127.0.0.1:0", "--data", &data, "--exit-with-parent"];
     let mut naming = program.start(&[&["naming", "--config", &config], &listen[..]].concat());
     let address = naming.announced("listening", PATIENCE);
+    (naming, address)
+}
+
+#[test]
+fn connections_that_never_finish_asking_cost_what_is_documented_and_disturb_nobody() {
+    let program = program();
+    let (mut naming, address) = started(&program);
     let served = Served::start(&address);
     served.goes_on(200);
     let before = resident(&naming);
@@ -200,11 +206,7 @@ fn connections_that_never_finish_asking_cost_what_is_documented_and_disturb_nobo
 #[test]
 fn large_requests_that_never_end_share_one_room() {
     let program = program();
-    let config = program.file("naming.toml", CONFIG).display().to_string();
-    let data = program.path("naming").display().to_string();
-    let listen = ["--listen", "127.0.0.1:0", "--data", &data, "--exit-with-parent"];
-    let mut naming = program.start(&[&["naming", "--config", &config], &listen[..]].concat());
-    let address = naming.announced("listening", PATIENCE);
+    let (mut naming, address) = started(&program);
     let served = Served::start(&address);
     served.goes_on(200);
     let before = resident(&naming);
