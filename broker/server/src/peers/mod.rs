@@ -3,7 +3,8 @@
 //! Other members are told by naming, or found by a [`Discovery`]: either way they are addresses to dial.
 //! Every broker listens for its peers, dials those it knows, and speaks on every connection. It reports what
 //! it hears and which connections end; what that means is decided elsewhere. A killed process ends its
-//! connections, which is noticed within about a millisecond.
+//! connections, which is noticed within about a millisecond. A connection on which nothing comes any more is given up
+//! and dialled anew: after a cut, TCP itself would send on the old one only after as long again as the cut took.
 //! Invariant: every connection that reported a heartbeat reports its end.
 
 mod dial;
@@ -36,6 +37,8 @@ const CONNECTIONS_MAX: usize = 128;
 const FOUND_MAX: usize = 64;
 /// How long a new connection may take to say who it is.
 const INTRODUCTION: Duration = Duration::from_secs(5);
+/// After so many heartbeats that did not come a connection is given up.
+const MISSED_MAX: u32 = 100;
 
 /// What the mesh reports.
 #[derive(Debug)]
@@ -256,7 +259,8 @@ async fn listen(reading: OwnedReadHalf, shared: &Shared, peer: &mut Option<Membe
         if shared.heard.send(Heard::Heartbeat(heartbeat)).await.is_err() {
             return Ok(()); // The broker ends.
         }
-        next = Heartbeat::read(&mut reading).await?;
+        let more = tokio::time::timeout(shared.interval * MISSED_MAX, Heartbeat::read(&mut reading));
+        next = more.await.map_err(io::Error::from)??;
     }
     Ok(())
 }
@@ -295,11 +299,15 @@ mod tests {
     }
 
     async fn node(name: &str) -> Node {
+        node_that_speaks_every(Duration::from_millis(50), name).await
+    }
+
+    async fn node_that_speaks_every(interval: Duration, name: &str) -> Node {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let address = listener.local_addr().expect("an address").to_string();
         let (sender, heard) = mpsc::channel(64);
         let first = heartbeat(name, MemberState::Standby);
-        let mesh = Mesh::start(listener, &first, Duration::from_millis(50), sender).expect("a mesh");
+        let mesh = Mesh::start(listener, &first, interval, sender).expect("a mesh");
         Node {
             mesh,
             heard,
@@ -351,6 +359,26 @@ mod tests {
         assert!(matches!(dropped, Heard::Dropped(peer) if peer.as_str() == "b"));
         let refused = until(&mut a, |heard| matches!(heard, Heard::Refused(_))).await;
         assert!(matches!(refused, Heard::Refused(peer) if peer.as_str() == "b"));
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_nothing_comes_any_more_is_dialled_anew() {
+        let mut a = node_that_speaks_every(Duration::from_millis(2), "a").await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let endpoint: Endpoint = listener
+            .local_addr()
+            .expect("an address")
+            .to_string()
+            .parse()
+            .expect("an endpoint");
+        a.mesh.dial(&one("b", &endpoint));
+        let (mut first, _) = listener.accept().await.expect("a connection");
+        let said = heartbeat("b", MemberState::Standby).encode().expect("bytes");
+        first.write_all(&said).await.expect("written");
+        let dropped = until(&mut a, |heard| !matches!(heard, Heard::Heartbeat(_))).await;
+        assert!(matches!(dropped, Heard::Dropped(peer) if peer.as_str() == "b"));
+        let second = tokio::time::timeout(PATIENCE, listener.accept()).await;
+        second.expect("dialled again").expect("a connection");
     }
 
     #[tokio::test]
