@@ -2,7 +2,8 @@
 //!
 //! It decides from silence and from connections that ended, and from nothing else. It never opens a
 //! connection, reads no clock and confirms nothing: a suspicion is a question that somebody else answers.
-//! Invariant: a node whose own tick came late accuses nobody for the time it slept.
+//! Invariant: a node whose own tick came late accuses nobody for the time it slept; a peer whose heartbeats
+//! come irregularly is suspected later, and has failed no later for it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,7 +15,8 @@ use daymark_naming_proto::MemberName;
 pub struct Timing {
     /// How often a peer sends a heartbeat. Default 50 ms.
     pub heartbeat: Duration,
-    /// Silence after which a peer is suspected. Default 200 ms; at least three heartbeats.
+    /// Silence after which a peer is suspected that is heard regularly. Default 200 ms; at least three
+    /// heartbeats. It grows with what a peer's heartbeats vary by, up to halfway to `failed`.
     pub suspect: Duration,
     /// Silence after which a peer has failed. Default 600 ms; longer than `suspect`.
     pub failed: Duration,
@@ -90,12 +92,46 @@ pub enum Verdict {
     Failed,
 }
 
+/// How regularly a peer is heard: moving averages of the time between two heartbeats and of what it varies
+/// by, as TCP estimates a round trip (RFC 6298 section 2), only slower: one late heartbeat is no habit.
+#[derive(Clone, Copy, Debug)]
+struct Rhythm {
+    between: Duration,
+    varies: Duration,
+}
+
+impl Rhythm {
+    /// The share of one more heartbeat in the averages is one of so many.
+    const SLOWNESS: u32 = 16;
+
+    const fn regular(heartbeat: Duration) -> Self {
+        Self {
+            between: heartbeat,
+            varies: Duration::ZERO,
+        }
+    }
+
+    fn note(&mut self, gap: Duration) {
+        let moved =
+            |average: Duration, one: Duration| (average * (Self::SLOWNESS - 1) + one) / Self::SLOWNESS;
+        self.varies = moved(self.varies, gap.abs_diff(self.between));
+        self.between = moved(self.between, gap);
+    }
+
+    /// Silence that may still be nothing, in whole milliseconds as every setting.
+    fn patience(&self) -> Duration {
+        let patience = self.between + self.varies * 4;
+        Duration::from_millis(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Watched {
     heard: Instant,
     verdict: Verdict,
     /// Whether it spoke on a connection since the last one ended.
     connected: bool,
+    rhythm: Rhythm,
 }
 
 /// The peers of one node.
@@ -129,17 +165,24 @@ impl Detector {
     }
 
     fn alive(&mut self, now: Instant, peer: &MemberName, connected: bool) {
-        let alive = Watched {
-            heard: now,
-            verdict: Verdict::Alive,
-            connected,
+        let timing = self.timing;
+        let Some(watched) = self.peers.get_mut(peer) else {
+            let watched = Watched {
+                heard: now,
+                verdict: Verdict::Alive,
+                connected,
+                rhythm: Rhythm::regular(timing.heartbeat),
+            };
+            self.peers.insert(peer.clone(), watched);
+            return;
         };
-        match self.peers.get_mut(peer) {
-            Some(watched) => *watched = alive,
-            None => {
-                self.peers.insert(peer.clone(), alive);
-            }
+        if connected && watched.connected {
+            let gap = now.saturating_duration_since(watched.heard);
+            watched.rhythm.note(gap.min(timing.latest_suspicion()));
         }
+        watched.heard = now;
+        watched.verdict = Verdict::Alive;
+        watched.connected = connected;
     }
 
     /// A connection to `peer` ended. Returns whether this is the first sign of trouble.
@@ -197,7 +240,7 @@ impl Detector {
         }
         let timing = self.timing;
         let worse = |(peer, watched): (&MemberName, &mut Watched)| {
-            let verdict = timing.verdict(now.saturating_duration_since(watched.heard));
+            let verdict = timing.verdict(now.saturating_duration_since(watched.heard), watched.rhythm);
             if verdict <= watched.verdict {
                 return None;
             }
@@ -215,7 +258,7 @@ impl Detector {
         let regular = self.ticked.unwrap_or(first) + self.timing.heartbeat;
         let silences = self.peers.values().filter_map(|watched| {
             let patience = match watched.verdict {
-                Verdict::Alive => self.timing.suspect,
+                Verdict::Alive => self.timing.suspicion(watched.rhythm),
                 Verdict::Suspected => self.timing.failed,
                 Verdict::Failed => return None,
             };
@@ -234,10 +277,20 @@ impl Detector {
 }
 
 impl Timing {
-    fn verdict(&self, silence: Duration) -> Verdict {
+    /// Silence after which a peer of this rhythm is suspected.
+    fn suspicion(&self, rhythm: Rhythm) -> Duration {
+        rhythm.patience().clamp(self.suspect, self.latest_suspicion())
+    }
+
+    /// The same of one that keeps no rhythm at all.
+    fn latest_suspicion(&self) -> Duration {
+        self.suspect + (self.failed - self.suspect) / 2
+    }
+
+    fn verdict(&self, silence: Duration, rhythm: Rhythm) -> Verdict {
         if silence >= self.failed {
             Verdict::Failed
-        } else if silence >= self.suspect {
+        } else if silence >= self.suspicion(rhythm) {
             Verdict::Suspected
         } else {
             Verdict::Alive
@@ -292,6 +345,47 @@ mod tests {
         detector.heard(start + ms(700), &b);
         assert_eq!(detector.verdict(&b), Some(Verdict::Alive));
         assert_eq!(ticks(&mut detector, start, 710, 900), [(900, Verdict::Suspected)]);
+    }
+
+    /// Hears `peer` with these pauses again and again, so many times. Returns when it was heard last.
+    fn rhythm(detector: &mut Detector, start: Instant, peer: &MemberName, gaps: &[u64], times: usize) -> u64 {
+        let mut at = 0;
+        for gap in gaps.iter().cycle().take(gaps.len() * times) {
+            at += gap;
+            detector.heard(start + ms(at), peer);
+        }
+        at
+    }
+
+    #[test]
+    fn a_peer_that_is_heard_irregularly_is_suspected_later_and_fails_no_later() {
+        let (start, b) = (start(), peer("b"));
+        let suspected_after = |gaps: &[u64]| {
+            let mut detector = Detector::new(Timing::default());
+            let last = rhythm(&mut detector, start, &b, gaps, 20);
+            let raised = ticks(&mut detector, start, last, last + 1000);
+            let [(suspected, Verdict::Suspected), (failed, Verdict::Failed)] = raised[..] else {
+                panic!("{raised:?}");
+            };
+            assert_eq!(failed - last, 600, "{gaps:?}");
+            suspected - last
+        };
+        assert_eq!(suspected_after(&[50]), 200);
+        assert_eq!(suspected_after(&[45, 60, 50, 40]), 200, "what varies little");
+        let lossy = suspected_after(&[50, 50, 50, 250, 0, 0]);
+        assert!((300..400).contains(&lossy), "{lossy} ms");
+        assert_eq!(suspected_after(&[50, 590]), 400, "halfway to a failure");
+    }
+
+    #[test]
+    fn one_late_heartbeat_and_a_connection_that_was_made_anew_change_nothing() {
+        let (start, b) = (start(), peer("b"));
+        let mut detector = Detector::new(Timing::default());
+        let late = rhythm(&mut detector, start, &b, &[50, 50, 50, 190], 1);
+        detector.dropped(&b);
+        detector.heard(start + ms(late + 5000), &b);
+        let raised = ticks(&mut detector, start, late + 5000, late + 5390);
+        assert_eq!(raised, [(late + 5200, Verdict::Suspected)]);
     }
 
     #[test]
