@@ -1,6 +1,6 @@
 //! Foreign AMQP 1.0 clients against real brokers: what they can do is what programs written for other brokers
 //! can rely on. Each file is one client; each client is fetched and built by the test itself, once, below the
-//! cargo target directory.
+//! cargo target directory. In `servers` it is the other way round: our client against foreign servers.
 
 mod examples;
 mod go_amqp;
@@ -10,4 +10,5 @@ mod jms;
 mod pair;
 mod proton;
 mod rhea;
+mod servers;
 mod stage;

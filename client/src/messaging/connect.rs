@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
+use super::abilities;
 use super::error::{BrokerAttempt, BrokerFailure, ConnectError, Refusal};
 use super::factory::{ConnectionFactory, Identity};
 use super::wire::Wire;
@@ -250,6 +251,7 @@ async fn open(
         hostname: Some(address.host.clone()),
         // It does not ask to be the only one of its name: what is left of a lost connection must not keep the
         // next one out. The properties say which connections it follows.
+        desired_capabilities: abilities::desired(),
         properties: properties(identity),
         ..OpenOptions::new(identity.container_id.clone())
     };

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use daymark_amqp::{
     AttachOptions, CommandError, Connection as Engine, DeliveryId, DeliveryState, DistributionMode,
-    Durability, ExpiryPolicy, Filter, LinkId, Outcome, RcvSettleMode, SndSettleMode, Source, Symbol, Target,
-    TargetNode,
+    Durability, ExpiryPolicy, Filter, LinkId, Outcome, RcvSettleMode, RemoteAttach, SndSettleMode, Source,
+    Symbol, Target, TargetNode,
 };
 use tokio::sync::{Notify, oneshot};
 
@@ -187,13 +187,17 @@ impl Inbound {
             } else {
                 SndSettleMode::Unsettled
             },
-            // In a transaction the commit confirms; a look at a message is never settled.
-            rcv_settle_mode: if self.how.browse || self.transacted {
-                RcvSettleMode::First
-            } else {
-                RcvSettleMode::Second
-            },
+            rcv_settle_mode: self.rcv_settle_mode(),
             ..AttachOptions::default()
+        }
+    }
+
+    /// In a transaction the commit confirms; a look at a message is never settled.
+    const fn rcv_settle_mode(&self) -> RcvSettleMode {
+        if self.how.browse || self.transacted {
+            RcvSettleMode::First
+        } else {
+            RcvSettleMode::Second
         }
     }
 
@@ -238,9 +242,10 @@ impl Inbound {
         subscription.is_some_and(Subscription::is_durable)
     }
 
-    pub(super) fn attached(&mut self, engine: &Engine) {
-        let modes = self.link.and_then(|link| engine.settle_modes(link));
-        self.confirms = modes.is_some_and(|(_, receiver)| receiver == RcvSettleMode::Second);
+    /// The broker has answered. One that does not know of settling second never confirms: it is not waited for.
+    pub(super) fn attached(&mut self, attach: &RemoteAttach) {
+        let second = RcvSettleMode::Second;
+        self.confirms = self.rcv_settle_mode() == second && attach.rcv_settle_mode == second;
     }
 
     /// Whether what a lost connection left may still be delivered again.

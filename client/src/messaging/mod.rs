@@ -3,6 +3,7 @@
 //! It never shows a program a message twice that the program has accepted on this connection, and never drops a
 //! message that was not acknowledged while the connection lives.
 
+mod abilities;
 mod browser;
 mod builder;
 mod connect;

@@ -14,6 +14,7 @@ use daymark_amqp::{
 use daymark_naming_proto::Epoch;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::abilities;
 use super::destination::{Destination, outcomes};
 use super::driver::Closing;
 use super::error::{Disconnected, OpenError, Refusal, SendError};
@@ -67,6 +68,8 @@ pub(super) struct Under<'a> {
 /// A message on its way to the broker.
 pub(super) struct Pending {
     pub(super) payload: Payload,
+    /// To be delivered later: not every broker does that.
+    pub(super) delayed: bool,
     pub(super) duplicate_id: DuplicateId,
     pub(super) reply: SendReply,
     /// Its place in the producer's window.
@@ -182,6 +185,11 @@ impl Outbound {
             if engine.sendable(link) == 0 {
                 break;
             }
+            if slot.pending.delayed && !abilities::delays(engine.remote_open()) {
+                let refusal = Refusal::because("the broker does not deliver messages later");
+                self.give_up(number, SendError::Rejected(refusal), under.as_mut());
+                continue;
+            }
             let id = slot.pending.duplicate_id;
             let Some(payload) = slot.pending.payload.bytes(id) else {
                 break;
@@ -201,21 +209,25 @@ impl Outbound {
                     }
                 }
                 Err(CommandError::MessageTooLarge { limit }) => {
-                    self.sent += 1;
-                    let error = SendError::TooLarge { limit };
-                    if let Some(under) = under.as_mut() {
-                        let refusal = Refusal::because(&error.to_string());
-                        under
-                            .spoiled
-                            .get_or_insert(RollbackReason::MessageRefused(refusal));
-                    }
-                    self.answer(number, Err(error));
+                    self.give_up(number, SendError::TooLarge { limit }, under.as_mut());
                 }
                 // Credit, window or link: an event says when to go on.
                 Err(_) => break,
             }
         }
         handed
+    }
+
+    /// The message whose turn it is cannot be sent to this broker, nor its transaction be committed.
+    fn give_up(&mut self, number: u64, why: SendError, under: Option<&mut Under<'_>>) {
+        self.sent += 1;
+        if let Some(under) = under {
+            let refusal = Refusal::because(&why.to_string());
+            under
+                .spoiled
+                .get_or_insert(RollbackReason::MessageRefused(refusal));
+        }
+        self.answer(number, Err(why));
     }
 
     /// How many slots from the front may be sent now.

@@ -136,6 +136,7 @@ impl Producer {
         let duplicate_id = message.duplicate_id.unwrap_or_else(DuplicateId::random);
         let (reply, answer) = oneshot::channel();
         let pending = Pending {
+            delayed: message.delivery_delay.is_some(),
             payload: Payload::new(message, duplicate_id, to),
             duplicate_id,
             reply,

@@ -595,6 +595,7 @@ impl Peer {
         let servers = self.shared.settings.servers.iter().map(server).collect();
         properties.insert(Symbol::from_static("failover-server-list"), Value::List(servers));
         let open = OpenOptions {
+            offered_capabilities: vec![Symbol::from_static("DELAYED_DELIVERY")],
             properties,
             ..OpenOptions::new("broker")
         };

@@ -153,10 +153,13 @@ impl Driver {
                 destination,
                 reply,
             } => self.on_open_producer(key, session, destination, reply),
-            Command::CloseProducer { key, reply } => match self.producers.get_mut(&key) {
-                Some(producer) => producer.closing = Some(Closing(reply)),
-                None => Closing(reply).done(),
-            },
+            Command::CloseProducer { key, reply } => {
+                self.ended.remove(&key);
+                match self.producers.get_mut(&key) {
+                    Some(producer) => producer.closing = Some(Closing(reply)),
+                    None => Closing(reply).done(),
+                }
+            }
             Command::Send { key, pending } => self.on_send(key, pending),
             Command::OpenConsumer {
                 key,
@@ -201,7 +204,8 @@ impl Driver {
 
     fn on_send(&mut self, key: u64, pending: Pending) {
         let Some(producer) = self.producers.get_mut(&key) else {
-            return pending.refuse(SendError::LinkClosed(Refusal::new(None)));
+            let why = self.ended.get(&key).cloned();
+            return pending.refuse(SendError::LinkClosed(why.unwrap_or(Refusal::new(None))));
         };
         let transaction = self
             .sessions

@@ -9,6 +9,7 @@ use daymark_amqp::{
 };
 
 use super::{Driver, Owner, keys};
+use crate::messaging::abilities;
 use crate::messaging::error::{OpenError, ReceiveError, Refusal, SendError, SettleError};
 use crate::messaging::inbound::{Incoming, Token};
 use crate::messaging::message::duplicate_id;
@@ -69,24 +70,37 @@ impl Driver {
             // Its detach says why.
             return;
         }
-        let Some(wire) = self.wire.as_mut() else {
+        match self.links.get(&link) {
+            Some(Owner::Producer(key)) => {
+                let opening = self.producers.get_mut(key).and_then(|p| p.opening.take());
+                if let Some(opening) = opening {
+                    let _ = opening.send(Ok(()));
+                }
+            }
+            Some(&Owner::Consumer(key)) => self.on_consumer_attached(key, attach),
+            Some(&Owner::Coordinator(key)) => self.on_coordinator_attached(key),
+            Some(&Owner::Temporary(key)) => self.on_temporary_attached(key, attach),
+            Some(Owner::Unsubscribing(_)) => self.on_subscription_found(link),
+            None => {}
+        }
+    }
+
+    /// A broker that does less than the consumer needs is not asked for messages.
+    fn on_consumer_attached(&mut self, key: u64, attach: &RemoteAttach) {
+        let (Some(wire), Some(consumer)) = (self.wire.as_ref(), self.consumers.get_mut(&key)) else {
             return;
         };
-        let opening = match self.links.get(&link) {
-            Some(Owner::Producer(key)) => self.producers.get_mut(key).and_then(|p| p.opening.take()),
-            Some(Owner::Consumer(key)) => self.consumers.get_mut(key).and_then(|consumer| {
-                consumer.attached(&wire.engine);
-                self.thirsty.insert(*key);
-                consumer.opening.take()
-            }),
-            Some(&Owner::Coordinator(key)) => return self.on_coordinator_attached(key),
-            Some(&Owner::Temporary(key)) => return self.on_temporary_attached(key, attach),
-            Some(Owner::Unsubscribing(_)) => return self.on_subscription_found(link),
-            None => None,
-        };
-        if let Some(opening) = opening {
+        let open = wire.engine.remote_open();
+        if let Some(refusal) = abilities::withheld(&consumer.how, &consumer.destination, open, attach) {
+            let link = consumer.link;
+            self.detach(link, true);
+            return self.end_consumer(key, &refusal);
+        }
+        consumer.attached(attach);
+        if let Some(opening) = consumer.opening.take() {
             let _ = opening.send(Ok(()));
         }
+        self.thirsty.insert(key);
     }
 
     /// A message that was taken back used up credit.
@@ -211,8 +225,10 @@ impl Driver {
         if let Some(opening) = producer.opening.take() {
             let _ = opening.send(Err(OpenError::Refused(refusal.clone())));
         }
-        if let Some(closing) = producer.closing.take() {
-            closing.done();
+        match producer.closing.take() {
+            Some(closing) => closing.done(),
+            // The program holds it still: its next send hears why.
+            None => drop(self.ended.insert(key, refusal.clone())),
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) use transactions::Verdict;
 
 use super::connect::{self, Opened, close_text};
 use super::connection::{Connection, ConnectionEvent, Line, Shared, Status};
-use super::error::{ConnectError, Disconnected, OpenError, ReceiveError, SettleError};
+use super::error::{ConnectError, Disconnected, OpenError, ReceiveError, Refusal, SettleError};
 use super::factory::{ConnectionFactory, Identity};
 use super::ghosts::Ghosts;
 use super::inbound::Inbound;
@@ -69,6 +69,7 @@ pub(super) async fn start(
         sessions: BTreeMap::new(),
         producers: BTreeMap::new(),
         consumers: BTreeMap::new(),
+        ended: BTreeMap::new(),
         links: BTreeMap::new(),
         thirsty: BTreeSet::new(),
         temporaries: BTreeMap::new(),
@@ -126,6 +127,8 @@ struct Driver {
     sessions: BTreeMap<u64, SessionState>,
     producers: BTreeMap<u64, Outbound>,
     consumers: BTreeMap<u64, Inbound>,
+    /// Why producers ended that programs still hold.
+    ended: BTreeMap<u64, Refusal>,
     links: BTreeMap<LinkId, Owner>,
     /// Consumers whose credit is to be looked at.
     thirsty: BTreeSet<u64>,
