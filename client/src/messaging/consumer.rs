@@ -295,8 +295,8 @@ impl Delivery {
         self.delivery_count > 0
     }
 
-    /// Accepts the message, and returns when the broker has stored that durably; at once where the broker does not
-    /// confirm settlements. After a failover it is accepted
+    /// Accepts the message, and returns when the broker has stored that durably; at once where the broker is not
+    /// a Daymark one, which nobody asks to confirm. After a failover it is accepted
     /// again by itself. In a transacted session it is accepted with the commit, and this returns at once.
     ///
     /// # Errors

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use daymark_amqp::{
     AttachOptions, CommandError, Connection as Engine, DeliveryId, DeliveryState, DistributionMode,
-    Durability, ExpiryPolicy, Filter, LinkId, Outcome, RcvSettleMode, RemoteAttach, SndSettleMode, Source,
-    Symbol, Target, TargetNode,
+    Durability, ExpiryPolicy, Filter, LinkId, Outcome, RcvSettleMode, SndSettleMode, Source, Symbol, Target,
+    TargetNode,
 };
 use tokio::sync::{Notify, oneshot};
 
@@ -177,7 +177,10 @@ impl Inbound {
         }
     }
 
-    pub(super) fn attach_options(&self) -> AttachOptions {
+    /// `ours`: the broker is a Daymark one, which confirms settlements. Others may end the session over being asked to.
+    pub(super) fn attach_options(&mut self, ours: bool) -> AttachOptions {
+        // In a transaction the commit confirms; a look at a message is never settled.
+        self.confirms = ours && !self.how.browse && !self.transacted;
         AttachOptions {
             name: self.name.clone(),
             source: Some(self.source()),
@@ -187,17 +190,12 @@ impl Inbound {
             } else {
                 SndSettleMode::Unsettled
             },
-            rcv_settle_mode: self.rcv_settle_mode(),
+            rcv_settle_mode: if self.confirms {
+                RcvSettleMode::Second
+            } else {
+                RcvSettleMode::First
+            },
             ..AttachOptions::default()
-        }
-    }
-
-    /// In a transaction the commit confirms; a look at a message is never settled.
-    const fn rcv_settle_mode(&self) -> RcvSettleMode {
-        if self.how.browse || self.transacted {
-            RcvSettleMode::First
-        } else {
-            RcvSettleMode::Second
         }
     }
 
@@ -240,12 +238,6 @@ impl Inbound {
     pub(super) fn is_durable(&self) -> bool {
         let subscription = self.how.options.subscription.as_ref();
         subscription.is_some_and(Subscription::is_durable)
-    }
-
-    /// The broker has answered. One that does not know of settling second never confirms: it is not waited for.
-    pub(super) fn attached(&mut self, attach: &RemoteAttach) {
-        let second = RcvSettleMode::Second;
-        self.confirms = self.rcv_settle_mode() == second && attach.rcv_settle_mode == second;
     }
 
     /// Whether what a lost connection left may still be delivered again.
@@ -421,11 +413,11 @@ impl Inbound {
         self.shelf.lock().deliveries.clear();
         self.link = None;
         self.draining = None;
-        // What a lost transaction had accepted is shown again: nothing has to be recognised.
-        self.expected = if self.transacted {
-            0
-        } else {
+        // Only what was to be confirmed has to be recognised: what a lost transaction had accepted is shown again.
+        self.expected = if self.confirms {
             self.outstanding.max(self.expected - self.came)
+        } else {
+            0
         };
         self.came = 0;
         self.outstanding = 0;

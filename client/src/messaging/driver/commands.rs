@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use daymark_amqp::{CommandError, LinkId, Outcome};
+use daymark_naming_proto::Epoch;
 use tokio::sync::oneshot;
 
 use super::temporaries::OpenTemporary;
@@ -326,7 +327,10 @@ impl Driver {
         if !consumer.destination.stands() {
             return;
         }
-        match wire.engine.attach_receiver(session, consumer.attach_options()) {
+        match wire
+            .engine
+            .attach_receiver(session, consumer.attach_options(self.epoch > Epoch(0)))
+        {
             Ok(link) => {
                 consumer.link = Some(link);
                 self.links.insert(link, Owner::Consumer(key));

@@ -96,7 +96,6 @@ impl Driver {
             self.detach(link, true);
             return self.end_consumer(key, &refusal);
         }
-        consumer.attached(attach);
         if let Some(opening) = consumer.opening.take() {
             let _ = opening.send(Ok(()));
         }
@@ -203,6 +202,10 @@ impl Driver {
     }
 
     fn on_detached(&mut self, link: LinkId, error: Option<&AmqpError>, by_peer: bool) {
+        if !by_peer && error.is_none() {
+            // The end of its session follows, and says why.
+            return;
+        }
         if by_peer && let Some(wire) = self.wire.as_mut() {
             let _ = wire.engine.detach(link, true, None);
         }

@@ -36,7 +36,7 @@ pub enum Moment {
 pub enum Act {
     /// The connection is closed on both sides, before the frame is forwarded.
     CutBefore,
-    /// The frame is forwarded, then the connection is closed on both sides.
+    /// The frame is forwarded, then the connection is closed on both sides. No answer to it comes back.
     CutAfter,
     /// As `CutBefore`; the port closes too, and every other connection with it, as if the broker had died.
     DieBefore,
@@ -102,6 +102,8 @@ struct Connection {
     client: TcpStream,
     broker: TcpStream,
     frozen: bool,
+    /// The connection is about to be closed: only in this direction is anything still forwarded.
+    last: Option<Way>,
 }
 
 impl Connection {
@@ -231,15 +233,15 @@ impl Shared {
         due
     }
 
-    /// Waits while the connection is frozen; false once everything is over.
-    fn pass(&self, number: usize) -> bool {
+    /// Waits while the connection is frozen; false once everything is over in this direction.
+    fn pass(&self, number: usize, way: Way) -> bool {
         let state = self.lock();
         let waiting = |state: &mut State| !state.over && state.connections[number].frozen;
         let state = self
             .thawed
             .wait_while(state, waiting)
             .unwrap_or_else(PoisonError::into_inner);
-        !state.over
+        !state.over && state.connections[number].last.is_none_or(|last| last == way)
     }
 }
 
@@ -278,6 +280,7 @@ fn serve(
             client: cut_client,
             broker: cut_broker,
             frozen,
+            last: None,
         });
         state.connections.len() - 1
     };
@@ -336,6 +339,9 @@ impl Pipe {
             return self.write(bytes);
         };
         let (first, rest) = bytes.split_at(before.min(bytes.len()));
+        if matches!(act, Act::CutAfter | Act::DieAfter) {
+            self.shared.lock().connections[self.number].last = Some(self.way);
+        }
         match act {
             Act::CutBefore => {
                 self.write(first);
@@ -371,7 +377,7 @@ impl Pipe {
     }
 
     fn write(&mut self, bytes: &[u8]) -> bool {
-        self.shared.pass(self.number) && self.to.write_all(bytes).is_ok()
+        self.shared.pass(self.number, self.way) && self.to.write_all(bytes).is_ok()
     }
 }
 
