@@ -10,19 +10,19 @@ mod outage;
 mod seek;
 pub(crate) mod status;
 pub(crate) mod timeline;
+mod wishes;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use daymark_broker_core::failover::{
-    About, Action, Drain, Ending, Event, Failover, Lapse, Motive, NamingEvent, Note, PeerEvent, ProbeAnswer,
+    About, Action, Drain, Ending, Event, Failover, Motive, NamingEvent, Note, PeerEvent, ProbeAnswer,
     StepEvent,
 };
 use daymark_client::proto::{
     BrokerAddress, Endpoint, Epoch, GroupName, JoinRequest, LeaseId, Member, MemberName, MemberState, Role,
 };
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -37,59 +37,17 @@ use naming::{Answer, Registrar};
 use office::{Done, Office, Opening};
 use outage::Outage;
 use status::StatusBoard;
+use wishes::Switching;
+pub(crate) use wishes::{NotSwitched, Promote, Switchover, Wish};
 
 /// How many other members are known at a time. A group has two to sixteen.
 const MEMBERS_MAX: usize = 64;
-
-/// The phase of a broker that hands over, as `View` names it.
-const HANDING_OVER: &str = "handing-over";
 
 /// How long the closing of a store may take that did not stop in time before.
 const RELEASE: Duration = Duration::from_secs(2);
 
 /// How long a join or a renewal may take, unless the lease is shorter.
 pub(crate) const ANSWER: Duration = Duration::from_secs(3);
-
-/// An operator's wish, and where to answer it: the epoch of the new term, or why there is none.
-#[derive(Debug)]
-pub(crate) struct Promote {
-    pub(crate) force: bool,
-    pub(crate) answer: oneshot::Sender<Result<Epoch, String>>,
-}
-
-/// An operator's wish for another active member, and where to answer it.
-#[derive(Debug)]
-pub(crate) struct Switchover {
-    pub(crate) to: Option<MemberName>,
-    pub(crate) answer: oneshot::Sender<Result<Switched, NotSwitched>>,
-}
-
-/// How a switchover ended well.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Switched {
-    /// Who was active.
-    pub(crate) from: MemberName,
-    /// Who is active now.
-    pub(crate) to: MemberName,
-    /// Its epoch.
-    pub(crate) epoch: Epoch,
-    /// From the end of service here to the announcement there, in microseconds.
-    pub(crate) took_us: u64,
-}
-
-/// Why a switchover did not do what it should, with a stable code.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NotSwitched {
-    pub(crate) code: &'static str,
-    pub(crate) why: String,
-}
-
-/// What operators want of the driver.
-#[derive(Debug)]
-pub(crate) enum Wish {
-    Promote(Promote),
-    Switchover(Switchover),
-}
 
 /// What comes back from work done beside the loop.
 #[derive(Debug)]
@@ -185,12 +143,6 @@ pub(crate) struct Driver {
     tell_again: bool,
     /// How many clients each other member had when it was last heard to be active.
     clients: BTreeMap<MemberName, u64>,
-}
-
-#[derive(Debug, Default)]
-struct Switching {
-    since: Option<Instant>,
-    waiting: Vec<oneshot::Sender<Result<Switched, NotSwitched>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -559,44 +511,6 @@ impl Driver {
         }
         events
     }
-
-    fn on_wish(&mut self, wish: Wish) -> Vec<Event> {
-        match wish {
-            Wish::Promote(promote) => self.on_promote(promote),
-            Wish::Switchover(switchover) => {
-                let switching = self.switching.get_or_insert_default();
-                switching.waiting.push(switchover.answer);
-                if self.failover.view().phase == HANDING_OVER {
-                    return Vec::new(); // The answer to the one under way is the answer to this one too.
-                }
-                vec![Event::Switchover { to: switchover.to }]
-            }
-        }
-    }
-
-    fn on_promote(&mut self, promote: Promote) -> Vec<Event> {
-        let view = self.failover.view();
-        if view.state == MemberState::Active {
-            let _ = promote.answer.send(Ok(view.epoch));
-            return Vec::new();
-        }
-        self.waiting.push(promote.answer);
-        vec![Event::Promote { force: promote.force }]
-    }
-
-    fn answer_switching(&mut self, answer: &Result<Switched, NotSwitched>) {
-        for waiting in self.switching.take().unwrap_or_default().waiting {
-            // An operator who no longer waits needs no answer.
-            let _ = waiting.send(answer.clone());
-        }
-    }
-
-    fn answer_waiting(&mut self, answer: &Result<Epoch, String>) {
-        for waiting in self.waiting.drain(..) {
-            // An operator who no longer waits needs no answer.
-            let _ = waiting.send(answer.clone());
-        }
-    }
 }
 
 async fn watch_store(term: u64, messaging: Arc<Messaging>, patience: Duration) -> Report {
@@ -827,42 +741,6 @@ impl Driver {
         self.board.show_view(view);
     }
 
-    /// A switchover ends when somebody is heard to be active, or when this broker serves again.
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "only its beginning and its ends matter"
-    )]
-    fn follow_switchover(&mut self, note: &Note) {
-        match note {
-            Note::HandingOver { .. } => {
-                self.switching.get_or_insert_default().since = Some(Instant::now());
-            }
-            Note::SwitchoverRefused(why) => self.answer_switching(&Err(NotSwitched {
-                code: why.code(),
-                why: why.to_string(),
-            })),
-            Note::HandedOver { to, epoch } => {
-                let since = self.switching.as_ref().and_then(|switching| switching.since);
-                let took = since.map_or(0, |since| since.elapsed().as_micros());
-                self.answer_switching(&Ok(Switched {
-                    from: self.me.member.clone(),
-                    to: to.clone(),
-                    epoch: *epoch,
-                    took_us: u64::try_from(took).unwrap_or(u64::MAX),
-                }));
-            }
-            Note::HandoverFailed { to, why } => self.answer_switching(&Err(NotSwitched {
-                code: "HandoverFailed",
-                why: match why {
-                    Lapse::Gone => format!("{to} is gone: this broker takes the service back"),
-                    Lapse::Silent => format!("{to} is silent: this broker takes the service back"),
-                    Lapse::Late => format!("{to} was not active in time: this broker takes the service back"),
-                },
-            })),
-            _ => {}
-        }
-    }
-
     fn note(&mut self, note: &Note) {
         self.board.record(note);
         let (code, group, member) = (note.code(), &self.me.group, &self.me.member);
@@ -874,51 +752,6 @@ impl Driver {
         }
         self.follow_switchover(note);
         self.follow_office(note);
-        match note {
-            Note::LockBusy { holder } => self.answer_waiting(&Err(holder.clone())),
-            Note::Standby {
-                watching: Some(active),
-            } => {
-                self.answer_waiting(&Err(format!("{active} became active first")));
-            }
-            Note::ClaimRefused { active } => {
-                self.answer_waiting(&Err(format!("naming says that {active} is active")));
-            }
-            Note::Discovering { .. }
-            | Note::Standby { watching: None }
-            | Note::Suspected { .. }
-            | Note::Cleared { .. }
-            | Note::Confirmed { .. }
-            | Note::PlannedShutdown { .. }
-            | Note::NeverFailsOver { .. }
-            | Note::NamingRefused { .. }
-            | Note::LeaseLost
-            | Note::Promoting
-            | Note::LockTaken { .. }
-            | Note::Claimed { .. }
-            | Note::ClaimUnanswered { .. }
-            | Note::EpochWritten { .. }
-            | Note::Recovered { .. }
-            | Note::Listening
-            | Note::Published
-            | Note::PublishUnanswered
-            | Note::Active { .. }
-            | Note::TermEnded { .. }
-            | Note::SwitchoverRefused(_)
-            | Note::HandingOver { .. }
-            | Note::Drained
-            | Note::Withdrawn
-            | Note::Released
-            | Note::HandedOver { .. }
-            | Note::HandoverFailed { .. }
-            | Note::TakingOver { .. }
-            | Note::Superseded { .. }
-            | Note::Isolated
-            | Note::StepFailed { .. }
-            | Note::StoreTaken { .. }
-            | Note::StoreFailed { .. }
-            | Note::Member { .. }
-            | Note::Stopping => {}
-        }
+        self.follow_promotion(note);
     }
 }
