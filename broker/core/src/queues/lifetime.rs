@@ -40,6 +40,18 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         self.living(queue).map(|found| &found.settings)
     }
 
+    /// The settings of every queue, by name.
+    pub fn settings(&self) -> impl Iterator<Item = (&str, &QueueSettings)> {
+        let by_name = self.names.iter();
+        by_name.map(|(name, id)| (&**name, &self.queues[*id as usize].settings))
+    }
+
+    /// The settings of every topic, by name.
+    pub fn topic_settings(&self) -> impl Iterator<Item = (&str, &QueueSettings)> {
+        let by_name = self.topics.iter();
+        by_name.map(|(name, id)| (&**name, &self.queues[*id as usize].settings))
+    }
+
     /// The queue of this name, made if there is none; `settings` replace those it had, and are stored. A
     /// queue that goes with its owner stays so, and no other becomes one.
     ///

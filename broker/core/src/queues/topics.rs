@@ -128,7 +128,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         check(name, false)?;
         for &number in self.router.find(name).iter() {
             if *self.queues[number as usize].name == *name {
-                self.change(number, settings.clone());
+                self.change(number, settings.clone().of_subscription());
             }
         }
         if let Some(id) = self.find_topic(name) {
@@ -197,7 +197,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
     fn make_subscription(&mut self, wanted: Wanted) -> Result<QueueId, Refused> {
         self.check_count()?;
         let topic = self.topics.get(wanted.topic.as_str());
-        let settings = topic.map(|&topic| self.queues[topic as usize].settings.clone());
+        let settings = topic.map(|&topic| self.queues[topic as usize].settings.clone().of_subscription());
         let number = self.enter_subscription(wanted, settings.unwrap_or_default(), None);
         self.record_queue(number);
         Ok(self.id_of(number))

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use daymark_naming_proto::Name;
 
 use super::arena::Key;
 use super::duplicates::DuplicateId;
@@ -129,6 +130,8 @@ pub struct QueueSettings {
     pub expiry: Option<Arc<str>>,
     /// How long it lives. Subscriptions have lifetimes of their own.
     pub lifetime: Lifetime,
+    /// The name in the directory that an administrator gave it. Default `None`. Subscriptions have none.
+    pub export: Option<Name>,
 }
 
 impl Default for QueueSettings {
@@ -140,7 +143,15 @@ impl Default for QueueSettings {
             dead_letter: Some("DLQ".into()),
             expiry: None,
             lifetime: Lifetime::default(),
+            export: None,
         }
+    }
+}
+
+impl QueueSettings {
+    /// What they mean for a subscription to the topic that has them.
+    pub(super) fn of_subscription(self) -> Self {
+        Self { export: None, ..self }
     }
 }
 

@@ -299,6 +299,7 @@ mod tests {
                     max_delivery_attempts: 4,
                     dead_letter: None,
                     expiry: Some("late".into()),
+                    export: "jms/'a/b'".parse().ok(),
                     ..QueueSettings::default()
                 }),
             },

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use daymark_naming_proto::Name;
+
 use super::{Extras, Reference, StoredSubscription};
 use crate::queues::duplicates::DuplicateId;
 use crate::queues::topics::SubscriptionKey;
@@ -213,6 +215,7 @@ impl StoredSubscription {
 /// In the same byte as what happens when it is full.
 const HAS_DEAD_LETTER: u8 = 0x80;
 const HAS_EXPIRY: u8 = 0x40;
+const HAS_EXPORT: u8 = 0x20;
 const WHEN_FULL: u8 = 0x0f;
 
 pub(super) fn put_settings(head: &mut Vec<u8>, settings: &QueueSettings) {
@@ -226,12 +229,17 @@ pub(super) fn put_settings(head: &mut Vec<u8>, settings: &QueueSettings) {
             | flags([
                 (settings.dead_letter.is_some(), HAS_DEAD_LETTER),
                 (settings.expiry.is_some(), HAS_EXPIRY),
+                (settings.export.is_some(), HAS_EXPORT),
             ]),
     );
     put_u64(head, settings.limits.max_messages);
     put_u64(head, settings.limits.max_bytes);
     put_u32(head, settings.max_delivery_attempts);
-    let texts = [&settings.dead_letter, &settings.expiry];
+    let texts = [
+        settings.dead_letter.as_deref(),
+        settings.expiry.as_deref(),
+        settings.export.as_ref().map(Name::as_str),
+    ];
     texts.into_iter().flatten().for_each(|text| put_text(head, text));
 }
 
@@ -250,14 +258,84 @@ pub(super) fn take_settings(bytes: &mut &[u8]) -> Option<QueueSettings> {
     let max_delivery_attempts = take_u32(bytes)?;
     let mut text = |flag| match flags & flag {
         0 => Some(None),
-        _ => take_text(bytes).map(|text| Some(text.into())),
+        _ => take_text(bytes).map(Some),
     };
+    let (dead_letter, expiry) = (text(HAS_DEAD_LETTER)?, text(HAS_EXPIRY)?);
+    let export = text(HAS_EXPORT)?.map(str::parse).transpose().ok()?;
     Some(QueueSettings {
         limits,
         when_full,
         max_delivery_attempts,
-        dead_letter: text(HAS_DEAD_LETTER)?,
-        expiry: text(HAS_EXPIRY)?,
+        dead_letter: dead_letter.map(Arc::from),
+        expiry: expiry.map(Arc::from),
+        export,
         ..QueueSettings::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(settings: &QueueSettings) -> Vec<u8> {
+        let mut head = Vec::new();
+        put_settings(&mut head, settings);
+        head
+    }
+
+    #[test]
+    fn settings_with_and_without_a_name_in_the_directory_are_read_as_they_were_written() {
+        let longest = "a".repeat(255) + "/" + &"b".repeat(255);
+        for export in [
+            None,
+            Some("jms/orders"),
+            Some("'a/b'/\\\"c"),
+            Some(longest.as_str()),
+        ] {
+            for dead_letter in [None, Some("DLQ".into())] {
+                let settings = QueueSettings {
+                    dead_letter,
+                    export: export.map(|name| name.parse().expect("a name")),
+                    ..QueueSettings::default()
+                };
+                let bytes = stored(&settings);
+                assert_eq!(take_settings(&mut bytes.as_slice()), Some(settings));
+            }
+        }
+    }
+
+    /// Written before a destination could have a name that is not configured.
+    #[test]
+    fn settings_of_an_older_version_have_no_name_in_the_directory() {
+        let mut bytes = vec![0xc2]; // Both queues named, producers blocked when full.
+        put_u64(&mut bytes, 5);
+        put_u64(&mut bytes, u64::MAX);
+        put_u32(&mut bytes, 4);
+        put_text(&mut bytes, "DLQ");
+        put_text(&mut bytes, "late");
+        let settings = QueueSettings {
+            limits: QueueLimits {
+                max_messages: 5,
+                max_bytes: u64::MAX,
+            },
+            when_full: WhenFull::Block,
+            max_delivery_attempts: 4,
+            expiry: Some("late".into()),
+            ..QueueSettings::default()
+        };
+        assert_eq!(take_settings(&mut bytes.as_slice()).as_ref(), Some(&settings));
+        assert_eq!(stored(&settings), bytes);
+    }
+
+    #[test]
+    fn settings_with_a_name_that_is_none_are_refused() {
+        let settings = QueueSettings {
+            export: "ab".parse().ok(),
+            ..QueueSettings::default()
+        };
+        let mut bytes = stored(&settings);
+        let end = bytes.len();
+        bytes[end - 2..].copy_from_slice(b"'a"); // A quote that never closes.
+        assert_eq!(take_settings(&mut bytes.as_slice()), None);
+    }
 }
