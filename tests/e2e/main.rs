@@ -7,6 +7,7 @@ mod directory;
 mod disk;
 mod documents;
 mod drill;
+mod exports;
 mod failover;
 mod flood;
 mod foreign;

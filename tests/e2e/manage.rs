@@ -9,21 +9,6 @@ use serde_json::json;
 
 use crate::stage::{Pair, SOON, wait};
 
-impl Pair {
-    /// Runs a command, and returns what it says to people.
-    #[track_caller]
-    fn told(&self, words: &[&str]) -> String {
-        self.stage.ask(words).ok().stdout.clone()
-    }
-
-    /// Runs a command that is refused with this exit code and text.
-    #[track_caller]
-    fn refused(&self, words: &[&str], code: i32, says: &str) {
-        let ran = self.stage.ask(words);
-        assert!(ran.code == Some(code) && ran.stderr.contains(says), "{ran:?}");
-    }
-}
-
 async fn connect(port: u16) -> Connection {
     let factory = ConnectionFactory::explicit([("127.0.0.1", port)], FactorySettings::default());
     let options = ConnectionOptions {
@@ -46,7 +31,7 @@ fn a_queue_is_made_looked_into_emptied_and_deleted_from_the_command_line_over_a_
         "--when-full",
         "reject",
     ];
-    assert_eq!(pair.told(&put), "queue a/b c is set\n");
+    assert_eq!(pair.stage.told(&put), "queue a/b c is set\n");
     wait(async {
         let connection = connect(pair.one.broker.port).await;
         let session = connection.session().await.expect("a session");
@@ -69,42 +54,51 @@ fn a_queue_is_made_looked_into_emptied_and_deleted_from_the_command_line_over_a_
     );
     assert_eq!(shown["settings"]["when_full"], "reject");
     assert!(
-        pair.told(&["queue", "show", "orders", "a/b c"])
+        pair.stage
+            .told(&["queue", "show", "orders", "a/b c"])
             .contains("max messages           5\n")
     );
-    assert!(pair.told(&["queue", "list", "orders"]).contains("\na/b c     2 "));
+    assert!(
+        pair.stage
+            .told(&["queue", "list", "orders"])
+            .contains("\na/b c     2 ")
+    );
     let browse = ["queue", "browse", "orders", "a/b c", "--selector", "n = 'two'"];
     let found = pair.stage.json(&browse);
     assert_eq!(found["messages"].as_array().map(Vec::len), Some(1));
     assert_eq!(found["messages"][0]["text"], "two");
-    assert!(pair.told(&browse).contains("two"));
-    pair.refused(
+    assert!(pair.stage.told(&browse).contains("two"));
+    pair.stage.refused(
         &["queue", "browse", "orders", "a/b c", "--selector", "n ="],
         1,
         "InvalidRequest",
     );
-    pair.refused(
+    pair.stage.refused(
         &["queue", "delete", "orders", "a/b c", "--only-if-unused"],
         1,
         "InUse",
     );
     assert_eq!(
-        pair.told(&["queue", "purge", "orders", "a/b c"]),
+        pair.stage.told(&["queue", "purge", "orders", "a/b c"]),
         "2 messages dropped\n"
     );
     assert_eq!(
-        pair.told(&["queue", "delete", "orders", "a/b c"]),
+        pair.stage.told(&["queue", "delete", "orders", "a/b c"]),
         "0 messages dropped\n"
     );
-    pair.refused(&["queue", "show", "orders", "a/b c"], 3, "NotFound");
-    pair.refused(&["queue", "put", "orders", "examples"], 1, "Configured");
-    pair.refused(&["queue", "list", "nobody"], 3, "GroupNotFound");
+    pair.stage
+        .refused(&["queue", "show", "orders", "a/b c"], 3, "NotFound");
+    pair.stage
+        .refused(&["queue", "put", "orders", "examples"], 1, "Configured");
+    pair.stage
+        .refused(&["queue", "list", "nobody"], 3, "GroupNotFound");
 }
 
 #[test]
 fn topics_subscriptions_connections_links_and_factories_are_shown_and_ended_from_the_command_line() {
     let pair = Pair::new("[failover]\nauto_switchover = false\n");
-    pair.told(&["topic", "put", "orders", "news", "--expiry", "late"]);
+    pair.stage
+        .told(&["topic", "put", "orders", "news", "--expiry", "late"]);
     let topic = pair.stage.json(&["topic", "show", "orders", "news"]);
     assert_eq!(topic["settings"]["expiry"], "late");
     wait(async {
@@ -123,11 +117,12 @@ fn topics_subscriptions_connections_links_and_factories_are_shown_and_ended_from
             assert_eq!(subscription[key], client[key]);
         }
         assert!(
-            pair.told(&["subscription", "list", "orders"])
+            pair.stage
+                .told(&["subscription", "list", "orders"])
                 .contains("\nall   reader  news")
         );
         let delete = ["subscription", "delete", "orders", "all", "--client", "reader"];
-        pair.refused(&delete, 1, "InUse");
+        pair.stage.refused(&delete, 1, "InUse");
         let link = list("link")[0].clone();
         assert_eq!(
             (&link["kind"], &link["address"]),
@@ -135,18 +130,20 @@ fn topics_subscriptions_connections_links_and_factories_are_shown_and_ended_from
         );
         let id = list("connection")[0]["id"].to_string();
         assert_eq!(
-            pair.told(&["connection", "close", "orders", &id]),
+            pair.stage.told(&["connection", "close", "orders", &id]),
             format!("connection {id} is closed\n")
         );
     });
     let gone = || pair.stage.json(&["link", "list", "orders"])["links"] == json!([]);
     eventually(SOON, "no link is left", gone);
-    pair.told(&["subscription", "delete", "orders", "all", "--client", "reader"]);
-    pair.refused(&["link", "close", "orders", "99999"], 3, "NotFound");
-    pair.told(&["topic", "delete", "orders", "news"]);
-    assert!(pair.told(&["topic", "list", "orders"]).starts_with("name"));
+    pair.stage
+        .told(&["subscription", "delete", "orders", "all", "--client", "reader"]);
+    pair.stage
+        .refused(&["link", "close", "orders", "99999"], 3, "NotFound");
+    pair.stage.told(&["topic", "delete", "orders", "news"]);
+    assert!(pair.stage.told(&["topic", "list", "orders"]).starts_with("name"));
     let factories = pair.stage.json(&["factory", "list", "orders"]);
     assert_eq!(factories["factories"][0]["export"], "QueueConnectionFactory");
-    let told = pair.told(&["factory", "list", "orders"]);
+    let told = pair.stage.told(&["factory", "list", "orders"]);
     assert!(told.contains("initial connect attempts        10\n"), "{told}");
 }

@@ -46,6 +46,19 @@ impl Stage {
         self.ask(&[arguments, &["--json"]].concat()).ok().json()
     }
 
+    /// Runs a command, and returns what it says to people.
+    #[track_caller]
+    pub(crate) fn told(&self, words: &[&str]) -> String {
+        self.ask(words).ok().stdout.clone()
+    }
+
+    /// Runs a command that is refused with this exit code and text.
+    #[track_caller]
+    pub(crate) fn refused(&self, words: &[&str], code: i32, says: &str) {
+        let ran = self.ask(words);
+        assert!(ran.code == Some(code) && ran.stderr.contains(says), "{ran:?}");
+    }
+
     /// The client library, asking the naming server.
     pub(crate) fn client(&self) -> Naming {
         let providers = self.address.parse().expect("a provider list");

@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use daymark_broker_core::failover::{
-    About, Action, Event, Failover, GroupSeen, NamingEvent, PeerEvent, ProbeAnswer, Refusal, Settings,
-    StepEvent,
+    About, Action, AddedExport, Destination, Event, ExportChange, Failover, GroupSeen, NamingEvent,
+    PeerEvent, ProbeAnswer, Refusal, Settings, StepEvent,
 };
-use daymark_naming_proto::{Epoch, MemberName, MemberState, Role};
+use daymark_naming_proto::{Epoch, MemberName, MemberState, Name, Role};
 use proptest::prelude::*;
 
 /// What the world does next. The numbers are reduced to what is possible at that moment.
@@ -19,6 +19,7 @@ enum Turn {
     PeerSpeaks { peer: u8, how: u8, ahead: u64 },
     ProbeEnds { how: u8 },
     Operator { how: u8 },
+    Names { add: bool },
     StoreEnds { superseded: bool },
     SomebodyClaims,
     SomebodyWrites,
@@ -32,6 +33,7 @@ fn turn() -> impl Strategy<Value = Turn> {
         6 => (0..2_u8, 0..6_u8, 0..2_u64).prop_map(|(peer, how, ahead)| Turn::PeerSpeaks { peer, how, ahead }),
         6 => (0..4_u8).prop_map(|how| Turn::ProbeEnds { how }),
         1 => (0..3_u8).prop_map(|how| Turn::Operator { how }),
+        2 => any::<bool>().prop_map(|add| Turn::Names { add }),
         1 => any::<bool>().prop_map(|superseded| Turn::StoreEnds { superseded }),
         1 => Just(Turn::SomebodyClaims),
         1 => Just(Turn::SomebodyWrites),
@@ -56,11 +58,17 @@ struct World {
     port_open: bool,
     ended: bool,
     said_goodbye: bool,
+    /// Whether an administrator waits for an answer.
+    changing: bool,
 }
 
 #[expect(clippy::disallowed_methods, reason = "a run needs a first instant")]
 fn start() -> Instant {
     Instant::now()
+}
+
+fn jms_a() -> Name {
+    "jms/a".parse().expect("a name")
 }
 
 fn label(text: &str) -> MemberName {
@@ -90,6 +98,7 @@ impl World {
             port_open: false,
             ended: false,
             said_goodbye: false,
+            changing: false,
         };
         world.tell(Event::Started);
         world
@@ -142,7 +151,7 @@ impl World {
                 assert_eq!(self.written, Some(*epoch));
                 self.begin(action);
             }
-            Action::Publish { epoch } => {
+            Action::Publish { epoch, .. } => {
                 assert!(self.port_open, "exports that point nowhere");
                 assert_eq!(self.written, Some(*epoch));
                 self.begin(action);
@@ -174,6 +183,10 @@ impl World {
             | Action::Withdraw { .. }
             | Action::Leave
             | Action::Note(_) => {}
+            Action::AnswerExport(_) => {
+                assert!(self.changing, "an answer nobody waits for");
+                self.changing = false;
+            }
         }
     }
 
@@ -189,6 +202,7 @@ impl World {
     fn release(&mut self) {
         assert!(!self.port_open, "the store is released before the port is closed");
         self.locked = false;
+        self.changing = false;
         self.pending = None;
         self.granted = None;
         self.written = None;
@@ -204,6 +218,7 @@ impl World {
             Turn::ProbeEnds { how } => self.end_probe(*how),
             Turn::Operator { how: 2.. } => self.tell(Event::Switchover { to: None }),
             Turn::Operator { how } => self.tell(Event::Promote { force: *how == 0 }),
+            Turn::Names { add } => self.change_names(*add),
             Turn::StoreEnds { superseded } => self.end_store(*superseded),
             Turn::SomebodyClaims => self.naming_epoch += 1,
             Turn::SomebodyWrites => {
@@ -261,12 +276,34 @@ impl World {
             ),
             (4, Action::Claim { .. }) => StepEvent::ClaimUnanswered,
             (4, Action::Publish { .. }) => StepEvent::PublishUnanswered,
+            (5 | 6, Action::Publish { .. }) => self.refused(
+                &step,
+                Refusal::Name {
+                    name: jms_a(),
+                    why: "taken".into(),
+                },
+            ),
             (4, Action::WriteEpoch { .. }) => StepEvent::EpochStale {
                 current: Epoch(self.store_epoch + 7),
             },
             _ => self.succeed(&step),
         };
         self.tell(Event::Step(event));
+    }
+
+    fn change_names(&mut self, add: bool) {
+        if self.changing || self.ended {
+            return;
+        }
+        self.changing = true;
+        let export = AddedExport {
+            name: jms_a(),
+            to: Destination::Queue("a".into()),
+        };
+        self.tell(Event::Export(ExportChange {
+            add: add.then_some(export),
+            remove: (!add).then(jms_a),
+        }));
     }
 
     fn refused(&self, step: &Action, refusal: Refusal) -> StepEvent {
@@ -305,6 +342,7 @@ impl World {
                 StepEvent::Recovered {
                     messages: 0,
                     bytes: 0,
+                    exports: Vec::new(),
                 }
             }
             Action::OpenPort { .. } => {
@@ -324,6 +362,7 @@ impl World {
             | Action::Release
             | Action::Leave
             | Action::Note(_)
+            | Action::AnswerExport(_)
             | Action::Exit(_) => panic!("{step} is no step"),
         }
     }

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use daymark_broker_core::failover::{
-    About, EVENT_CODES, Event, Failover, GroupSeen, NamingEvent, PeerEvent, ProbeAnswer, Refusal, Settings,
-    StepEvent, Tries,
+    About, AddedExport, Destination, EVENT_CODES, Event, ExportChange, Failover, GroupSeen, NamingEvent,
+    PeerEvent, ProbeAnswer, Refusal, Settings, StepEvent, Tries,
 };
 use daymark_naming_proto::{Epoch, MemberName, MemberState, Role};
 
@@ -193,6 +193,10 @@ fn event(text: &str) -> Option<Event> {
         "switchover" => Event::Switchover {
             to: said.0.get("to").and_then(|name| name.parse().ok()),
         },
+        "export" => Event::Export(ExportChange {
+            add: said.names("add").pop(),
+            remove: said.text("remove").and_then(|name| name.parse().ok()),
+        }),
         "stop" => Event::Stop,
         "store-superseded" => Event::StoreSuperseded {
             epoch: said.epoch("epoch")?,
@@ -257,6 +261,16 @@ impl Said<'_> {
         }
     }
 
+    /// Names with commas between them, each of a queue.
+    fn names(&self, key: &str) -> Vec<AddedExport> {
+        let names = self.0.get(key).into_iter().flat_map(|names| names.split(','));
+        let export = |name: &str| AddedExport {
+            name: name.parse().expect("a name"),
+            to: Destination::Queue(name.to_owned()),
+        };
+        names.map(export).collect()
+    }
+
     fn refusal(&self) -> Option<Refusal> {
         Some(match *self.0.get("refusal")? {
             "not-member" => Refusal::NotMember,
@@ -266,6 +280,10 @@ impl Said<'_> {
             },
             "stale-epoch" => Refusal::StaleEpoch {
                 current: self.epoch("epoch")?,
+            },
+            "name" => Refusal::Name {
+                name: self.0.get("name")?.parse().ok()?,
+                why: self.text("why")?,
             },
             other => Refusal::Other(other.to_owned()),
         })
@@ -340,6 +358,7 @@ fn step_event(word: &str, said: &Said<'_>) -> Option<StepEvent> {
         "recovered" => StepEvent::Recovered {
             messages: said.number("messages")?,
             bytes: said.number("bytes")?,
+            exports: said.names("exports"),
         },
         "port-opened" => StepEvent::PortOpened,
         "published" => StepEvent::Published,

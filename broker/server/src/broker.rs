@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::admin;
+use crate::admin::{self, Admin};
 use crate::config::{Config, GroupTransport};
 use crate::control::status::{About, StatusBoard};
 use crate::control::{ANSWER, Driver, Identity, Parts, first_heartbeat};
@@ -121,8 +121,8 @@ impl Broker {
         }
         let store = options.store.store(&me.group, &config);
         let mut tasks = JoinSet::new();
-        let factories = config.factories.clone().into();
-        tasks.spawn(admin::serve(admin.listener, board.clone(), wishes_to, factories));
+        let admin_state = Admin::new(board.clone(), wishes_to, &config);
+        tasks.spawn(admin::serve(admin.listener, admin_state));
         let driver = Driver::new(Parts {
             naming: Naming::new(options.naming, naming_config()),
             me,

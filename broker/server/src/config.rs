@@ -348,6 +348,9 @@ impl Config {
             .filter_map(|queue| queue.export.as_ref());
         let topics = self.messaging.topics.iter();
         let topics = topics.filter_map(|topic| topic.export.as_ref());
+        if self.factories.iter().any(|factory| factory.export.is_root()) {
+            return Err(ConfigError::RootExported);
+        }
         match factories
             .chain(queues)
             .chain(topics)
@@ -525,6 +528,7 @@ mod tests {
             ("[postgres]\nsession_timeout_ms = 10", "session_timeout_ms"),
             ("[messaging]\nshape = 1", "shape"),
             ("[[factories]]\nexport = \"ExamplesQueue\"", "exported twice"),
+            ("[[factories]]\nexport = \"\"", "root context"),
             ("[[factories]]\nexport = \"a\"\ncodebase = \"x\"", "codebase"),
             ("peer_listen = \"nowhere\"", "peer_listen"),
             ("advertise_host = \"\"", "advertise_host"),

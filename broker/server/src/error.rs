@@ -105,6 +105,9 @@ pub enum ConfigError {
         /// What cannot be used.
         why: daymark_client::proto::InvalidSetting,
     },
+    /// A factory under the empty name, which is the root context.
+    #[error("a factory cannot be exported under the empty name: it is the root context")]
+    RootExported,
     /// A name is exported twice.
     #[error("{name} is exported twice")]
     ExportTwice {

@@ -1,12 +1,15 @@
-//! What a group offers under names: factories that tell where its brokers are, and its queues.
+//! What a group offers under names: factories that tell where its brokers are, and its queues and topics.
 
 use std::collections::BTreeMap;
 
+use daymark_broker_core::failover::{AddedExport, Destination};
 use daymark_client::proto::{
-    Attributes, BrokerAddress, ConnectionFactory, Endpoint, Epoch, Export, GroupName, MemberName, Object,
+    Attributes, BrokerAddress, ConnectionFactory, Endpoint, Epoch, Export, GroupName, MemberName, Name,
+    Object,
 };
 
 use crate::config::Config;
+use crate::messaging::DestinationConfig;
 
 /// Every broker of the group that is known, `active` first and the others by name.
 pub(crate) fn broker_list(
@@ -24,12 +27,54 @@ pub(crate) fn broker_list(
         .collect()
 }
 
-/// The export set of the group. Without an epoch it is what a standby would offer.
+/// The names that the configuration uses, each with what has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Configured(BTreeMap<Name, String>);
+
+impl Configured {
+    pub(crate) fn of(config: &Config) -> Self {
+        let factories = config.factories.iter();
+        let factories = factories.map(|factory| (factory.export.clone(), "a factory".to_owned()));
+        let named = |kind: &str, destinations: &[DestinationConfig]| {
+            let named = destinations.iter().filter_map(|destination| {
+                let holder = format!("the {kind} {:?}", destination.name);
+                Some((destination.export.clone()?, holder))
+            });
+            named.collect::<Vec<_>>()
+        };
+        let queues = named("queue", &config.messaging.queues);
+        let topics = named("topic", &config.messaging.topics);
+        Self(factories.chain(queues).chain(topics).collect())
+    }
+
+    /// What has this name in the configuration.
+    pub(crate) fn holder(&self, name: &Name) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// What is stored without what the configuration has come to use since.
+    pub(crate) fn without(&self, mut stored: Vec<AddedExport>) -> Vec<AddedExport> {
+        stored.retain(|export| {
+            let holder = self.holder(&export.name);
+            if let Some(holder) = holder {
+                let name = &export.name;
+                tracing::warn!(%name, holder, "an export is left out: the configuration uses its name");
+            }
+            holder.is_none()
+        });
+        stored
+    }
+}
+
+/// The export set of the group: what is configured, then what administrators `added`, so that of two names of
+/// which one is in the way of the other naming refuses the added one. Without an epoch it is what a standby,
+/// which does not read the store, would offer.
 pub(crate) fn export_set(
     config: &Config,
     group: &GroupName,
     epoch: Option<Epoch>,
     brokers: &[BrokerAddress],
+    added: &[AddedExport],
 ) -> Vec<Export> {
     let factories = config.factories.iter().map(|factory| Export {
         name: factory.export.clone(),
@@ -59,7 +104,19 @@ pub(crate) fn export_set(
             attributes: Attributes::default(),
         })
     });
-    factories.chain(queues).chain(topics).collect()
+    let added = added.iter().map(|export| Export {
+        name: export.name.clone(),
+        object: match &export.to {
+            Destination::Queue(address) => Object::Queue {
+                address: address.as_str().into(),
+            },
+            Destination::Topic(address) => Object::Topic {
+                address: address.as_str().into(),
+            },
+        },
+        attributes: Attributes::default(),
+    });
+    factories.chain(queues).chain(topics).chain(added).collect()
 }
 
 #[cfg(test)]
@@ -83,8 +140,34 @@ mod tests {
             &"orders".parse().expect("a label"),
             Some(Epoch(4)),
             &list,
+            &[added("jms/a")],
         );
         let names: Vec<&str> = exports.iter().map(|export| export.name.as_str()).collect();
-        assert_eq!(names, ["QueueConnectionFactory", "ExamplesQueue"]);
+        assert_eq!(names, ["QueueConnectionFactory", "ExamplesQueue", "jms/a"]);
+        assert_eq!(
+            exports[2].object,
+            Object::Topic {
+                address: "jms/a".into()
+            }
+        );
+    }
+
+    fn added(name: &str) -> AddedExport {
+        AddedExport {
+            name: name.parse().expect("a name"),
+            to: Destination::Topic(name.to_owned()),
+        }
+    }
+
+    #[test]
+    fn what_is_configured_has_its_name_before_what_is_stored() {
+        let configured = Configured::of(&Config::default());
+        let stored = ["jms/a", "ExamplesQueue", "QueueConnectionFactory"];
+        let left = configured.without(stored.map(added).into());
+        assert_eq!(left, [added("jms/a")]);
+        let holder = |name: &str| configured.holder(&name.parse().expect("a name"));
+        assert_eq!(holder("ExamplesQueue"), Some("the queue \"examples\""));
+        assert_eq!(holder("QueueConnectionFactory"), Some("a factory"));
+        assert_eq!(holder("jms/a"), None);
     }
 }

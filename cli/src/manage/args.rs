@@ -2,7 +2,7 @@
 //! `connection`, `link`, `factory`.
 
 use clap::{Args, Subcommand, ValueEnum};
-use daymark_client::proto::GroupName;
+use daymark_client::proto::{GroupName, Name};
 
 use crate::args::Asking;
 
@@ -106,8 +106,12 @@ pub(crate) enum FactoryVerb {
 What is made is stored with the messages: it survives restarts and failovers. What stands in the configuration of
 the brokers is changed there.
 
-Example:
-  daymark queue put orders billing --max-messages 100000 --when-full reject")]
+With --export the name is published before the command ends. If somebody else has it, nothing is changed; if no
+naming server answers, it is stored, published when one does, and the command says so.
+
+Examples:
+  daymark queue put orders billing --max-messages 100000 --when-full reject
+  daymark queue put orders billing --export jms/billing")]
 pub(crate) struct Put {
     /// What to make.
     #[command(flatten)]
@@ -130,6 +134,9 @@ pub(crate) struct Put {
     /// The queue that gets what expired; '': dropped [default: '']
     #[arg(long, value_name = "QUEUE")]
     pub(crate) expiry: Option<String>,
+    /// The name in the directory it is published under [default: none]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) export: Option<Name>,
 }
 
 /// What happens at a limit.

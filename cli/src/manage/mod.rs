@@ -56,8 +56,19 @@ fn shown(view: &View, answer: &Value) -> String {
             let each: Vec<String> = items(answer, of).map(every_fact).collect();
             each.join("\n\n")
         }
-        View::Dropped => format!("{} messages dropped", cell(&answer["messages_dropped"])),
-        View::Done(sentence) => sentence.clone(),
+        View::Dropped => {
+            let count = cell(&answer["messages_dropped"]);
+            with_detail(format!("{count} messages dropped"), answer)
+        }
+        View::Done(sentence) => with_detail(sentence.clone(), answer),
+    }
+}
+
+/// What else there is to know of something done.
+fn with_detail(sentence: String, answer: &Value) -> String {
+    match answer["detail"].as_str() {
+        Some(detail) => format!("{sentence}: {detail}"),
+        None => sentence,
     }
 }
 
@@ -119,6 +130,14 @@ mod tests {
         };
         let answer = json!({"queues": [{"name": "a", "dead_lettered": 3, "more": 1}, {"name": "b"}]});
         assert_eq!(shown(&view, &answer), "name  dead lettered\na     3\nb     -");
+    }
+
+    #[test]
+    fn what_is_not_done_yet_is_told() {
+        let done = View::Done("queue a is set".to_owned());
+        assert_eq!(shown(&done, &json!({})), "queue a is set");
+        let answer = json!({"detail": "it is stored"});
+        assert_eq!(shown(&done, &answer), "queue a is set: it is stored");
     }
 
     #[test]

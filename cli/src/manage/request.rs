@@ -35,9 +35,9 @@ pub(crate) enum View {
     Facts,
     /// All that is in each member of the list of this key.
     FactsOfEach(&'static str),
-    /// How many messages went.
+    /// How many messages went, and the detail of the answer if it has one.
     Dropped,
-    /// This sentence.
+    /// This sentence, and the detail of the answer if it has one.
     Done(String),
 }
 
@@ -56,6 +56,8 @@ impl QueueVerb {
                     "consumers",
                     "producers",
                     "dead_lettered",
+                    "export",
+                    "export_state",
                 ],
             ),
             Self::Show(at) => request(&at.of, Ask::Get, path("queues", &at.name), View::Facts),
@@ -74,7 +76,11 @@ impl TopicVerb {
     /// What it asks.
     pub(crate) fn request(&self) -> Request<'_> {
         match self {
-            Self::List(of) => list(of, "topics", &["name", "producers", "received"]),
+            Self::List(of) => list(
+                of,
+                "topics",
+                &["name", "producers", "received", "export", "export_state"],
+            ),
             Self::Show(at) => request(&at.of, Ask::Get, path("topics", &at.name), View::Facts),
             Self::Put(put) => put.request("topic"),
             Self::Delete(delete) => delete.request("topics"),
@@ -182,6 +188,7 @@ impl Put {
             ),
             ("dead_letter", self.dead_letter.as_deref().map(Value::from)),
             ("expiry", self.expiry.as_deref().map(Value::from)),
+            ("export", self.export.as_ref().map(|name| name.as_str().into())),
         ];
         let given = given
             .into_iter()

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use daymark_naming_proto::{Epoch, Evidence, MemberName, MemberState, WithdrawReason};
+use daymark_naming_proto::{Epoch, Evidence, MemberName, MemberState, Name, WithdrawReason};
 
 use super::Signal;
+use super::exports::{AddedExport, ExportAnswer};
 
 /// Something to do. The driver does the actions of one step in order, each before the next begins; those
 /// that are answered by an event are begun, and the event comes later.
@@ -58,7 +59,11 @@ pub enum Action {
     Publish {
         /// The epoch they are published under.
         epoch: Epoch,
+        /// What the set has beside the configured names.
+        added: Vec<AddedExport>,
     },
+    /// Tell an administrator what became of a change of the names.
+    AnswerExport(ExportAnswer),
     /// Step 7, and its opposite: tell peers and tools what this broker is.
     Announce {
         /// What it is.
@@ -296,6 +301,13 @@ pub enum Note {
     Published,
     /// Step 6 without naming: it is retried until naming is back.
     PublishUnanswered,
+    /// Naming refused names that administrators gave to destinations: the set is published without them.
+    ExportsLeftOut {
+        /// Which.
+        names: Vec<Name>,
+        /// Naming's reason.
+        why: String,
+    },
     /// Step 7.
     Active {
         /// The epoch.
@@ -431,8 +443,11 @@ pub enum Ending {
     },
 }
 
+/// How many names one line tells.
+const NAMES_SHOWN: usize = 8;
+
 /// Every code that `Note::code` gives, in the order of a broker's life. `docs/failover.md` explains each.
-pub const EVENT_CODES: [&str; 41] = [
+pub const EVENT_CODES: [&str; 42] = [
     "discovering",
     "standby",
     "suspected",
@@ -453,6 +468,7 @@ pub const EVENT_CODES: [&str; 41] = [
     "listening",
     "published",
     "publish-unanswered",
+    "exports-left-out",
     "active",
     "term-ended",
     "switchover-refused",
@@ -501,6 +517,7 @@ impl Note {
             Self::Listening => "listening",
             Self::Published => "published",
             Self::PublishUnanswered => "publish-unanswered",
+            Self::ExportsLeftOut { .. } => "exports-left-out",
             Self::Active { .. } => "active",
             Self::TermEnded { .. } => "term-ended",
             Self::SwitchoverRefused(_) => "switchover-refused",
@@ -534,6 +551,7 @@ impl Note {
             | Self::ClaimUnanswered { .. }
             | Self::ClaimRefused { .. }
             | Self::PublishUnanswered
+            | Self::ExportsLeftOut { .. }
             | Self::TermEnded { .. }
             | Self::SwitchoverRefused(_)
             | Self::HandoverFailed { .. }
@@ -627,6 +645,17 @@ impl fmt::Display for Note {
             Self::HandedOver { to, epoch } => write!(f, " to={to} epoch={epoch}"),
             Self::HandoverFailed { to, why } => write!(f, " to={to} why={}", why.as_str()),
             Self::TakingOver { from, is_failback } => write!(f, " from={from} failback={is_failback}"),
+            Self::ExportsLeftOut { names, why } => {
+                f.write_str(" names=")?;
+                for (at, name) in names.iter().take(NAMES_SHOWN).enumerate() {
+                    write!(f, "{}{name}", if at == 0 { "" } else { "," })?;
+                }
+                let more = names.len().saturating_sub(NAMES_SHOWN);
+                if more > 0 {
+                    write!(f, " and {more} more")?;
+                }
+                write!(f, " why={why:?}")
+            }
             Self::Recovered { messages, bytes } => write!(f, " messages={messages} bytes={bytes}"),
             Self::StepFailed { step, why } => write!(f, " step={} why={why:?}", step.as_str()),
             Self::Standby { watching: None }
@@ -674,7 +703,15 @@ impl fmt::Display for Action {
             Self::WriteEpoch { epoch } => write!(f, "write-epoch {epoch}"),
             Self::Recover => f.write_str("recover"),
             Self::OpenPort { epoch } => write!(f, "open-port {epoch}"),
-            Self::Publish { epoch } => write!(f, "publish {epoch}"),
+            Self::Publish { epoch, added } => {
+                write!(f, "publish {epoch}")?;
+                let names = added.iter().map(|export| &export.name);
+                names.enumerate().try_for_each(|(at, name)| {
+                    let before = if at == 0 { " with" } else { "" };
+                    write!(f, "{before} {name}")
+                })
+            }
+            Self::AnswerExport(answer) => write!(f, "answer-export {answer}"),
             Self::Announce { state, epoch } => write!(f, "announce {} {epoch}", state.as_str()),
             Self::SayGoodbye { handover } => write!(f, "say-goodbye handover={handover}"),
             Self::Withdraw { epoch, reason } => write!(f, "withdraw {epoch} {}", reason.as_str()),

@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use daymark_naming_proto::{Epoch, Evidence, MemberName, WithdrawReason};
+use daymark_naming_proto::{Epoch, Evidence, MemberName, Name, WithdrawReason};
 
 use super::action::Drain;
+use super::exports::{Added, ExportAnswer, ExportChange, Fault};
 use super::promotion::Promotion;
 use super::settings::pause;
 use super::{Action, Actions, Failover, GroupSeen, Note, Phase, Refusal, Step, StepEvent};
@@ -20,6 +21,12 @@ pub(super) struct Active {
     /// Whether naming granted the epoch; without that it knows nothing of this term yet.
     claimed: bool,
     exports: Exports,
+    /// Whether naming took the export set of this term.
+    pub(super) published: bool,
+    /// The names that administrators gave to destinations.
+    pub(super) added: Added,
+    /// Whether names that naming refused are being offered again, and nothing else is new.
+    offers_again: bool,
     /// Whether the exports changed while they were being published.
     outdated: bool,
     /// Runs of other processes that this term was begun in place of on purpose: no failback goes to them.
@@ -31,6 +38,8 @@ pub(super) struct Active {
 pub(super) enum Exports {
     /// They are visible.
     Published,
+    /// They are visible without the names that naming refused, which are offered again then.
+    Partial { again_at: Instant },
     /// A claim or a publication is under way.
     Asked,
     /// Naming did not answer: ask again then.
@@ -38,6 +47,15 @@ pub(super) enum Exports {
 }
 
 impl Exports {
+    /// Naming took what was offered.
+    pub(super) fn after(now: Instant, added: &Added) -> Self {
+        if added.is_partial() {
+            let again_at = now + pause::LEFT_OUT;
+            return Self::Partial { again_at };
+        }
+        Self::Published
+    }
+
     /// Naming did not take them: it is asked again after a pause.
     pub(super) fn retry(now: Instant) -> Self {
         Self::Retry {
@@ -47,22 +65,46 @@ impl Exports {
 }
 
 impl Active {
-    pub(super) const fn new(now: Instant, epoch: Epoch, claimed: bool, exports: Exports) -> Self {
+    pub(super) fn new(now: Instant, epoch: Epoch, claimed: bool, exports: Exports) -> Self {
         Self {
             epoch,
             since: now,
             claimed,
             exports,
+            published: matches!(exports, Exports::Published | Exports::Partial { .. }),
+            added: Added::default(),
+            offers_again: false,
             outdated: false,
             respected: BTreeMap::new(),
         }
     }
 
-    pub(super) const fn retry_at(&self) -> Option<Instant> {
+    pub(super) const fn deadline(&self) -> Option<Instant> {
         match self.exports {
-            Exports::Retry { at } => Some(at),
+            Exports::Retry { at } | Exports::Partial { again_at: at } => Some(at),
             Exports::Published | Exports::Asked => None,
         }
+    }
+
+    /// Whether naming did not answer when it was asked last.
+    const fn is_unanswered(&self) -> bool {
+        matches!(self.exports, Exports::Retry { .. })
+    }
+
+    /// The export set is no longer what was published, or is being published.
+    fn publish_anew(&mut self, out: &mut Actions) {
+        self.offers_again = false;
+        match self.exports {
+            Exports::Published | Exports::Partial { .. } => self.ask(out),
+            Exports::Asked => self.outdated = true,
+            Exports::Retry { .. } => {} // What is published then is what is known then.
+        }
+    }
+
+    /// Naming does not answer: it is asked again, and an administrator need not wait for that.
+    fn wait_for_naming(&mut self, now: Instant, out: &mut Actions) {
+        self.exports = Exports::retry(now);
+        self.added.unanswered(out);
     }
 
     /// The next thing to ask naming for, so that it shows the exports.
@@ -71,7 +113,10 @@ impl Active {
         self.outdated = false;
         let epoch = self.epoch;
         out.push(if self.claimed {
-            Action::Publish { epoch }
+            Action::Publish {
+                epoch,
+                added: self.added.offer(),
+            }
         } else {
             Action::Claim {
                 store_epoch: Epoch(epoch.0.saturating_sub(1)), // Naming grants the next one: this term's.
@@ -92,12 +137,15 @@ impl Failover {
         let Phase::Active(active) = &mut self.phase else {
             return;
         };
-        if active.retry_at().is_some_and(|at| now >= at) {
-            if joined {
+        match active.exports {
+            Exports::Retry { at } if now >= at && joined => active.ask(out),
+            Exports::Retry { at } if now >= at => active.wait_for_naming(now, out),
+            Exports::Partial { again_at } if now >= again_at => {
+                active.added.offer_all();
+                active.offers_again = true;
                 active.ask(out);
-            } else {
-                active.exports = Exports::retry(now);
             }
+            Exports::Retry { .. } | Exports::Partial { .. } | Exports::Published | Exports::Asked => {}
         }
     }
 
@@ -114,7 +162,7 @@ impl Failover {
 
     pub(super) fn on_membership_while_active(&mut self, out: &mut Actions) {
         if let Phase::Active(active) = &mut self.phase
-            && active.retry_at().is_some()
+            && active.is_unanswered()
         {
             active.ask(out);
         }
@@ -124,11 +172,7 @@ impl Failover {
         let Phase::Active(active) = &mut self.phase else {
             return;
         };
-        match active.exports {
-            Exports::Published => active.ask(out),
-            Exports::Asked => active.outdated = true,
-            Exports::Retry { .. } => {} // What is published then is what is known then.
-        }
+        active.publish_anew(out);
     }
 
     /// Naming's view of the group, as of some moment after `asked`.
@@ -158,7 +202,7 @@ impl Failover {
             return self.serve_new_term(now, out);
         }
         active.claimed = true;
-        if active.retry_at().is_some() {
+        if active.is_unanswered() {
             active.ask(out);
         }
     }
@@ -176,15 +220,18 @@ impl Failover {
             }
             StepEvent::Claimed { .. } => self.serve_new_term(now, out),
             StepEvent::Published => {
-                active.exports = Exports::Published;
-                out.push(Action::Note(Note::Published));
+                active.published = true;
+                active.added.published(out);
+                active.exports = Exports::after(now, &active.added);
+                let is_as_before = std::mem::take(&mut active.offers_again) && active.added.is_partial();
+                if !is_as_before {
+                    out.push(Action::Note(Note::Published));
+                }
                 if active.outdated {
                     active.ask(out);
                 }
             }
-            StepEvent::ClaimUnanswered | StepEvent::PublishUnanswered => {
-                active.exports = Exports::retry(now);
-            }
+            StepEvent::ClaimUnanswered | StepEvent::PublishUnanswered => active.wait_for_naming(now, out),
             StepEvent::ClaimRefused(refusal) => self.on_refused_while_active(now, Step::Claim, refusal, out),
             StepEvent::PublishRefused(refusal) => {
                 self.on_refused_while_active(now, Step::Publish, refusal, out);
@@ -205,14 +252,50 @@ impl Failover {
         };
         match refusal {
             Refusal::NotMember => {
-                active.exports = Exports::retry(now);
+                active.wait_for_naming(now, out);
                 self.membership.joined = false;
                 self.ask_naming(now, out);
             }
             Refusal::StaleEpoch { current } if current == active.epoch => self.serve_new_term(now, out),
             Refusal::StaleEpoch { current } => self.on_superseded(now, current, out),
             Refusal::ActiveExists { epoch, .. } => self.on_superseded(now, epoch, out),
-            Refusal::Other(why) => self.fail(step, why, out),
+            Refusal::Name { name, why } => self.publish_again_without(step, Some(&name), why, out),
+            Refusal::Other(why) => self.publish_again_without(step, None, why, out),
+        }
+    }
+
+    /// Names that administrators gave to destinations end no term: what was published before the change that
+    /// naming refused is published again, or everything without the names at fault.
+    fn publish_again_without(&mut self, step: Step, name: Option<&Name>, why: String, out: &mut Actions) {
+        let Phase::Active(active) = &mut self.phase else {
+            return;
+        };
+        let fault = match step {
+            Step::Publish => active.added.refused(name, &why, out),
+            Step::Lock | Step::Claim | Step::WriteEpoch | Step::Recover | Step::OpenPort | Step::Announce => {
+                Fault::Configured
+            }
+        };
+        match fault {
+            Fault::Change | Fault::Names => active.ask(out),
+            Fault::Configured => self.fail(step, why, out),
+        }
+    }
+
+    /// An administrator changes the names: the set is published anew, under the same epoch.
+    pub(super) fn on_export_change(&mut self, change: ExportChange, out: &mut Actions) {
+        match &mut self.phase {
+            Phase::Active(active) => {
+                active.added.begin(change);
+                active.publish_anew(out);
+            }
+            Phase::New
+            | Phase::Discovering(_)
+            | Phase::Standby(_)
+            | Phase::Suspecting(_)
+            | Phase::Promoting(_)
+            | Phase::HandingOver(_)
+            | Phase::Ended => out.push(Action::AnswerExport(ExportAnswer::NotActive)),
         }
     }
 

@@ -1,6 +1,8 @@
 //! What the rules are told.
 
-use daymark_naming_proto::{Epoch, MemberName, MemberState, Role};
+use daymark_naming_proto::{Epoch, MemberName, MemberState, Name, Role};
+
+use super::exports::{AddedExport, ExportChange};
 
 /// Something that happened. The driver says it in the order in which it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +42,9 @@ pub enum Event {
         /// Whom; `None` leaves the choice to the rules: a ready primary before a ready backup, then by name.
         to: Option<MemberName>,
     },
+    /// An administrator changes the names of destinations. Answered by `Action::AnswerExport`, or void with
+    /// `Action::Release`; no other change comes before that.
+    Export(ExportChange),
     /// An operator stops this broker.
     Stop,
 }
@@ -198,6 +203,8 @@ pub enum StepEvent {
         messages: u64,
         /// Their bytes.
         bytes: u64,
+        /// The names that administrators gave to destinations and that the configuration does not use.
+        exports: Vec<AddedExport>,
     },
     /// `Action::OpenPort`: it listens.
     PortOpened,
@@ -230,6 +237,13 @@ pub enum Refusal {
     StaleEpoch {
         /// The group's epoch.
         current: Epoch,
+    },
+    /// One name of a publication: it is somebody else's, or cannot be bound where it stands.
+    Name {
+        /// Which.
+        name: Name,
+        /// Naming's reason.
+        why: String,
     },
     /// Anything else; it would be refused again.
     Other(String),

@@ -11,6 +11,7 @@
 mod action;
 mod active;
 mod event;
+mod exports;
 mod handover;
 mod naming;
 mod peers;
@@ -19,12 +20,14 @@ mod settings;
 mod signal;
 mod standby;
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use daymark_naming_proto::{Epoch, MemberName, MemberState, Role};
+use daymark_naming_proto::{Epoch, MemberName, MemberState, Name, Role};
 
 pub use action::{Action, Drain, EVENT_CODES, Ending, Lapse, Motive, NoSwitchover, Note, Step, Suspicion};
 pub use event::{About, Event, GroupSeen, NamingEvent, PeerEvent, ProbeAnswer, Refusal, StepEvent};
+pub use exports::{AddedExport, Destination, ExportAnswer, ExportChange, Standing};
 pub use settings::{InvalidSettings, Settings, Tries};
 pub use signal::Signal;
 
@@ -90,6 +93,10 @@ pub struct View {
     /// Whether it could be handed the service now: a standby that watches the active broker, a member in
     /// naming.
     pub is_ready: bool,
+    /// Whether naming has the export set of this term.
+    pub is_published: bool,
+    /// The names that administrators gave to destinations; empty unless it is active.
+    pub added: BTreeMap<Name, Standing>,
 }
 
 impl Failover {
@@ -126,6 +133,7 @@ impl Failover {
             Event::StoreFailed { why } => self.on_store_failed(why, &mut out),
             Event::Promote { force } => self.on_promote(now, force, &mut out),
             Event::Switchover { to } => self.on_switchover(now, to, &mut out),
+            Event::Export(change) => self.on_export_change(change, &mut out),
             Event::Stop => self.on_stop(&mut out),
         }
         out
@@ -140,7 +148,7 @@ impl Failover {
             Phase::Standby(watch) => [watch.retry_at, watch.heir_until].into_iter().flatten().min(),
             Phase::Suspecting(_) => None,
             Phase::Promoting(promotion) => promotion.deadline(),
-            Phase::Active(active) => active.retry_at(),
+            Phase::Active(active) => active.deadline(),
             Phase::HandingOver(handover) => Some(handover.deadline()),
         };
         [phase, self.membership.deadline(), self.peers.detector.deadline()]
@@ -162,33 +170,29 @@ impl Failover {
             Phase::HandingOver(handover) => ("handing-over", Some(handover.to.clone())),
             Phase::Ended => ("ended", None),
         };
-        let state = match &self.phase {
-            Phase::Active(_) => MemberState::Active,
+        let active = match &self.phase {
+            Phase::Active(active) => Some(active),
             Phase::New
             | Phase::Discovering(_)
             | Phase::Standby(_)
             | Phase::Suspecting(_)
             | Phase::Promoting(_)
             | Phase::HandingOver(_)
-            | Phase::Ended => MemberState::Standby,
-        };
-        let epoch = match &self.phase {
-            Phase::Active(active) => active.epoch,
-            Phase::New
-            | Phase::Discovering(_)
-            | Phase::Standby(_)
-            | Phase::Suspecting(_)
-            | Phase::Promoting(_)
-            | Phase::HandingOver(_)
-            | Phase::Ended => self.epoch,
+            | Phase::Ended => None,
         };
         let is_watching = matches!(&self.phase, Phase::Standby(watch) if watch.active.is_some());
         View {
             phase,
-            state,
-            epoch,
+            state: if active.is_some() {
+                MemberState::Active
+            } else {
+                MemberState::Standby
+            },
+            epoch: active.map_or(self.epoch, |active| active.epoch),
             watching,
             is_ready: is_watching && self.membership.joined,
+            is_published: active.is_some_and(|active| active.published),
+            added: active.map(|active| active.added.standings()).unwrap_or_default(),
         }
     }
 

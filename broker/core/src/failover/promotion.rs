@@ -5,9 +5,10 @@
 
 use std::time::{Duration, Instant};
 
-use daymark_naming_proto::{Epoch, Evidence, MemberName, MemberState};
+use daymark_naming_proto::{Epoch, Evidence, MemberName, MemberState, Name};
 
 use super::active::{Active, Exports};
+use super::exports::{Added, Fault};
 use super::settings::{Settings, pause};
 use super::{Action, Actions, Ending, Failover, Note, Phase, Refusal, Step, StepEvent};
 
@@ -32,6 +33,8 @@ pub(super) struct Promotion {
     /// The epoch granted or, without naming, taken.
     pub(super) epoch: Option<Epoch>,
     claimed: bool,
+    /// The names that administrators gave to destinations, once the store is recovered.
+    added: Added,
 }
 
 /// What a promotion waits for.
@@ -48,7 +51,7 @@ enum Stage {
 }
 
 impl Promotion {
-    const fn new(force: bool, evidence: Evidence) -> Self {
+    fn new(force: bool, evidence: Evidence) -> Self {
         Self {
             stage: Stage::Lock,
             overdue_at: None,
@@ -62,11 +65,12 @@ impl Promotion {
             store_epoch: Epoch(0),
             epoch: None,
             claimed: false,
+            added: Added::default(),
         }
     }
 
     /// Nobody answered at start-up.
-    pub(super) const fn at_start() -> Self {
+    pub(super) fn at_start() -> Self {
         Self::new(false, Evidence::StoreLock)
     }
 
@@ -195,7 +199,12 @@ impl Failover {
                 self.go_on(now, promotion, Stage::Recover, Action::Recover, out);
             }
             StepEvent::EpochStale { current } => self.on_superseded(now, current, out),
-            StepEvent::Recovered { messages, bytes } => {
+            StepEvent::Recovered {
+                messages,
+                bytes,
+                exports,
+            } => {
+                promotion.added = Added::recovered(exports);
                 out.push(Action::Note(Note::Recovered { messages, bytes }));
                 let epoch = promotion.epoch.unwrap_or(self.epoch);
                 self.go_on(now, promotion, Stage::OpenPort, Action::OpenPort { epoch }, out);
@@ -203,13 +212,15 @@ impl Failover {
             StepEvent::PortOpened => self.on_port_opened(now, promotion, out),
             StepEvent::Published => {
                 out.push(Action::Note(Note::Published));
-                self.announce(now, &promotion, Exports::Published, out);
+                promotion.added.published(out);
+                let exports = Exports::after(now, &promotion.added);
+                self.announce(now, promotion, exports, out);
             }
             StepEvent::PublishUnanswered => {
                 out.push(Action::Note(Note::PublishUnanswered));
-                self.announce(now, &promotion, Exports::retry(now), out);
+                self.announce(now, promotion, Exports::retry(now), out);
             }
-            StepEvent::PublishRefused(refusal) => self.on_publish_refused(now, &promotion, refusal, out),
+            StepEvent::PublishRefused(refusal) => self.on_publish_refused(now, promotion, refusal, out),
             StepEvent::Failed { why } => self.fail(promotion.step(), why, out),
         }
     }
@@ -395,7 +406,7 @@ impl Failover {
                 self.wait_for_active(now, None, out);
             }
             Refusal::StaleEpoch { current } => self.on_superseded(now, current, out),
-            Refusal::Other(why) => self.fail(Step::Claim, why, out),
+            Refusal::Name { why, .. } | Refusal::Other(why) => self.fail(Step::Claim, why, out),
         }
     }
 
@@ -403,18 +414,25 @@ impl Failover {
     fn on_port_opened(&mut self, now: Instant, promotion: Promotion, out: &mut Actions) {
         out.push(Action::Note(Note::Listening));
         if promotion.claimed {
-            let epoch = promotion.epoch.unwrap_or(self.epoch);
-            self.go_on(now, promotion, Stage::Publish, Action::Publish { epoch }, out);
+            self.publish(now, promotion, out);
         } else {
             out.push(Action::Note(Note::PublishUnanswered));
-            self.announce(now, &promotion, Exports::retry(now), out);
+            self.announce(now, promotion, Exports::retry(now), out);
         }
+    }
+
+    fn publish(&mut self, now: Instant, mut promotion: Promotion, out: &mut Actions) {
+        let publish = Action::Publish {
+            epoch: promotion.epoch.unwrap_or(self.epoch),
+            added: promotion.added.offer(),
+        };
+        self.go_on(now, promotion, Stage::Publish, publish, out);
     }
 
     fn on_publish_refused(
         &mut self,
         now: Instant,
-        promotion: &Promotion,
+        promotion: Promotion,
         refusal: Refusal,
         out: &mut Actions,
     ) {
@@ -427,11 +445,27 @@ impl Failover {
             }
             Refusal::StaleEpoch { current } => self.on_superseded(now, current, out),
             Refusal::ActiveExists { epoch, .. } => self.on_superseded(now, epoch, out),
-            Refusal::Other(why) => self.fail(Step::Publish, why, out),
+            Refusal::Name { name, why } => self.publish_without(now, promotion, Some(&name), why, out),
+            Refusal::Other(why) => self.publish_without(now, promotion, None, why, out),
         }
     }
 
-    fn announce(&mut self, now: Instant, promotion: &Promotion, exports: Exports, out: &mut Actions) {
+    /// Names that administrators gave to destinations keep nobody from serving; a configured name does.
+    fn publish_without(
+        &mut self,
+        now: Instant,
+        mut promotion: Promotion,
+        name: Option<&Name>,
+        why: String,
+        out: &mut Actions,
+    ) {
+        match promotion.added.refused(name, &why, out) {
+            Fault::Names | Fault::Change => self.publish(now, promotion, out),
+            Fault::Configured => self.fail(Step::Publish, why, out),
+        }
+    }
+
+    fn announce(&mut self, now: Instant, promotion: Promotion, exports: Exports, out: &mut Actions) {
         let epoch = promotion.epoch.unwrap_or(self.epoch);
         out.extend([
             Action::Announce {
@@ -441,6 +475,7 @@ impl Failover {
             Action::Note(Note::Active { epoch }),
         ]);
         let mut active = Active::new(now, epoch, promotion.claimed, exports);
+        active.added = promotion.added;
         if promotion.planned {
             active.respected = self.peers.incarnations();
         }

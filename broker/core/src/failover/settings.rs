@@ -143,6 +143,8 @@ pub(super) mod pause {
     pub(in crate::failover) const NAMING: Duration = Duration::from_millis(200);
     /// Between two looks at the group while the active broker is suspected: its lease may end any moment.
     pub(in crate::failover) const SUSPECTED: Duration = Duration::from_millis(50);
+    /// Before names that naming refused are offered again.
+    pub(in crate::failover) const LEFT_OUT: Duration = Duration::from_secs(5);
     /// Before a failback that came to nothing is tried again.
     pub(in crate::failover) const FAILBACK: Duration = Duration::from_secs(60);
     /// Before a standby that knows no active broker tries the store again.

@@ -1,9 +1,10 @@
 //! Two members and one store under crash, freeze, partition, slow disk, late answers, outage of naming,
-//! planned stop, switchover, force and failback, in every order that a seed or a list makes.
+//! planned stop, switchover, force and failback, names that are given and stolen, in every order that a seed or a
+//! list makes.
 //!
 //! Whatever happens: no two members acknowledge under the same or an older epoch, nothing acknowledged is
-//! lost, nothing is published that does not listen, a standby does not listen, and somebody serves once the
-//! faults have ended. `MODEL_SEEDS=N` runs N seeds instead of the usual number; a failure names its seed.
+//! lost, nothing is published that does not listen, a standby does not listen, a stolen name ends nobody, and
+//! somebody serves once the faults have ended, under every promised name that nobody else has. `MODEL_SEEDS=N` runs N seeds instead of the usual number; a failure names its seed.
 
 mod store;
 mod world;
@@ -24,7 +25,8 @@ impl Seeded {
 
     fn fault(&mut self) -> Fault {
         let member = usize::from(self.next(2) == 1);
-        match self.next(24) {
+        let name = u8::try_from(self.next(3)).unwrap_or_default();
+        match self.next(32) {
             0..=2 => Fault::Kill(member),
             3..=6 => Fault::Restart(member),
             7 | 8 => Fault::Freeze(member),
@@ -38,7 +40,11 @@ impl Seeded {
             19 => Fault::LateAnswers(self.next(2) == 0),
             20 => Fault::Stop(member),
             21 | 22 => Fault::Switchover(member),
-            _ => Fault::Force(member),
+            23 => Fault::Force(member),
+            24..=26 => Fault::Declare(name),
+            27 => Fault::Undeclare(name),
+            28 | 29 => Fault::Bind(name),
+            _ => Fault::Unbind(name),
         }
     }
 }
@@ -64,7 +70,7 @@ fn seeds() -> u64 {
     let told = std::env::var("MODEL_SEEDS")
         .ok()
         .and_then(|text| text.parse().ok());
-    told.unwrap_or(250)
+    told.unwrap_or(400)
 }
 
 #[test]
@@ -154,6 +160,8 @@ fn a_rule_broken_on_purpose_is_found() {
         Broken::PublishesFirst,
         Broken::KeepsThePort,
         Broken::TakesTheLock,
+        Broken::ForgetsTheName,
+        Broken::BlamesTheWholeSet,
     ] {
         assert!(is_found(broken), "{broken:?} is not found");
     }

@@ -12,6 +12,8 @@ pub(crate) struct Store {
     pub(crate) epoch: u64,
     /// Records that the next recovery finds. One that lands under an epoch that is over is not among them.
     live: BTreeSet<u64>,
+    /// The names that an administrator gave to destinations.
+    pub(crate) names: BTreeSet<u8>,
 }
 
 impl Store {
@@ -41,6 +43,10 @@ pub(crate) struct Group {
     pub(crate) lease_expired: bool,
     /// Who is published under which epoch, if the names are available.
     pub(crate) exports: Option<(usize, u64)>,
+    /// What the group exports beside the configured names, available or not.
+    pub(crate) names: BTreeSet<u8>,
+    /// What somebody bound by hand.
+    pub(crate) by_hand: BTreeSet<u8>,
     /// Each member's lease: its number and its end in microseconds.
     leases: BTreeMap<usize, (u64, u64)>,
     made: u64,
@@ -52,6 +58,7 @@ pub(crate) enum No {
     Member,
     Active(usize, u64),
     Stale(u64),
+    Name(u8),
 }
 
 impl Group {
@@ -127,12 +134,23 @@ impl Group {
         }
     }
 
-    pub(crate) fn publish(&mut self, member: usize, epoch: u64) -> Result<(), No> {
+    pub(crate) fn publish(&mut self, member: usize, epoch: u64, names: BTreeSet<u8>) -> Result<(), No> {
         if epoch != self.epoch || self.active != Some(member) {
             return Err(No::Stale(self.epoch));
         }
+        if let Some(name) = names.intersection(&self.by_hand).next() {
+            return Err(No::Name(*name));
+        }
         self.exports = Some((member, epoch));
+        self.names = names;
         Ok(())
+    }
+
+    /// Somebody binds a name by hand, if the group does not have it.
+    pub(crate) fn bind(&mut self, name: u8) {
+        if !self.is_down && !self.names.contains(&name) {
+            self.by_hand.insert(name);
+        }
     }
 
     /// For a handover the group has no active member afterwards.

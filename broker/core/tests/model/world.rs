@@ -4,14 +4,14 @@
 //! sent over a cut is lost, a frozen process gets its mail when it wakes, and what a killed or frozen process
 //! had given to the disk may still land there.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use daymark_broker_core::failover::{
-    About, Action, Event, Failover, GroupSeen, NamingEvent, PeerEvent, ProbeAnswer, Refusal, Settings,
-    StepEvent,
+    About, Action, AddedExport, Destination, Ending, Event, ExportAnswer, ExportChange, Failover, GroupSeen,
+    NamingEvent, PeerEvent, ProbeAnswer, Refusal, Settings, Step, StepEvent,
 };
-use daymark_naming_proto::{Epoch, Evidence, MemberName, MemberState, Role, WithdrawReason};
+use daymark_naming_proto::{Epoch, Evidence, MemberName, MemberState, Name, Role, WithdrawReason};
 
 use crate::store::{Group, No, Process, Store};
 
@@ -30,6 +30,10 @@ pub(crate) enum Broken {
     KeepsThePort,
     /// Takes a lock that somebody else holds, and writes no epoch that would stop the other one.
     TakesTheLock,
+    /// Tells an administrator that a name is published, and does not store it.
+    ForgetsTheName,
+    /// Tells the rules that naming refused the whole set where it refused one name.
+    BlamesTheWholeSet,
 }
 
 /// What goes wrong, or is asked for.
@@ -49,6 +53,12 @@ pub(crate) enum Fault {
     Stop(usize),
     Switchover(usize),
     Force(usize),
+    /// An administrator gives a destination this name, or takes it away.
+    Declare(u8),
+    Undeclare(u8),
+    /// Somebody binds this name by hand, or unbinds it.
+    Bind(u8),
+    Unbind(u8),
 }
 
 /// Something that happens at a moment.
@@ -117,6 +127,8 @@ struct Member {
     epoch: u64,
     leaving: Option<bool>,
     hands_over_to: Option<usize>,
+    /// The name that is being given or taken away.
+    change: Option<(u8, bool)>,
 }
 
 pub(crate) struct World {
@@ -135,6 +147,8 @@ pub(crate) struct World {
     records: u64,
     acknowledged: BTreeMap<u64, u64>,
     newest_acknowledged: (u64, usize),
+    /// The names that an administrator was told are given.
+    promised: BTreeSet<u8>,
     runs: u64,
     pub(crate) violation: Option<String>,
 }
@@ -182,7 +196,24 @@ fn process(member: usize, run: u64) -> Member {
         epoch: 0,
         leaving: None,
         hands_over_to: None,
+        change: None,
     }
+}
+
+/// A name that an administrator gives to a destination.
+fn export_name(number: u8) -> Name {
+    format!("x{number}").parse().expect("a name")
+}
+
+fn export(number: u8) -> AddedExport {
+    AddedExport {
+        name: export_name(number),
+        to: Destination::Queue(format!("q{number}")),
+    }
+}
+
+fn number(export: &AddedExport) -> u8 {
+    export.name.as_str()[1..].parse().expect("a number")
 }
 
 impl World {
@@ -204,6 +235,7 @@ impl World {
             records: 0,
             acknowledged: BTreeMap::new(),
             newest_acknowledged: (0, 0),
+            promised: BTreeSet::new(),
             runs: 2,
             violation: None,
         };
@@ -409,7 +441,13 @@ impl World {
             }
             Action::OpenPort { epoch } => {
                 if self.broken == Broken::PublishesFirst {
-                    self.ask(process, Action::Publish { epoch });
+                    self.ask(
+                        process,
+                        Action::Publish {
+                            epoch,
+                            added: Vec::new(),
+                        },
+                    );
                 }
                 let event = StepEvent::PortOpened;
                 self.at(
@@ -451,6 +489,7 @@ impl World {
             Action::Release => {
                 self.store.unlock(process);
                 self.members[member].fenced = None;
+                self.members[member].change = None;
                 self.members[member].term += 1;
             }
             Action::Leave => {
@@ -459,7 +498,19 @@ impl World {
                     self.group.leave(member, lease);
                 }
             }
-            Action::Exit(_) => self.die(member),
+            Action::AnswerExport(answer) => self.on_export_answered(member, &answer),
+            Action::Exit(ending) => {
+                if matches!(
+                    &ending,
+                    Ending::StepFailed {
+                        step: Step::Publish,
+                        ..
+                    }
+                ) {
+                    self.violated(format!("a name ends {}: {ending}", name(member)));
+                }
+                self.die(member);
+            }
             Action::Discover { .. } | Action::Note(_) => {}
         }
     }
@@ -497,6 +548,7 @@ impl World {
                 StepEvent::Recovered {
                     messages: 0,
                     bytes: 0,
+                    exports: self.store.names.iter().copied().map(export).collect(),
                 }
             }
             _ => StepEvent::EpochStale {
@@ -616,9 +668,13 @@ impl World {
                 };
                 Work::Step { term, event }
             }
-            Action::Publish { epoch } => {
-                let event = match self.group.publish(member, epoch.0) {
+            Action::Publish { epoch, added } => {
+                let names = added.iter().map(number).collect();
+                let event = match self.group.publish(member, epoch.0, names) {
                     Ok(()) => StepEvent::Published,
+                    Err(No::Name(_)) if self.broken == Broken::BlamesTheWholeSet => {
+                        StepEvent::PublishRefused(Refusal::Other("no".into()))
+                    }
                     Err(no) => StepEvent::PublishRefused(refusal(no)),
                 };
                 Work::Step { term, event }
@@ -798,6 +854,12 @@ impl World {
             Fault::Stop(member) => self.order(member, Event::Stop),
             Fault::Switchover(member) => self.order(member, Event::Switchover { to: None }),
             Fault::Force(member) => self.order(member, Event::Promote { force: true }),
+            Fault::Declare(name) => self.change_name(name, true),
+            Fault::Undeclare(name) => self.change_name(name, false),
+            Fault::Bind(name) => self.group.bind(name),
+            Fault::Unbind(name) => {
+                self.group.by_hand.remove(&name);
+            }
             Fault::Kill(_) | Fault::Restart(_) | Fault::NamingUp => {}
         }
     }
@@ -805,6 +867,52 @@ impl World {
     fn order(&mut self, member: usize, event: Event) {
         let process = (member, self.members[member].run);
         self.mail(process, Work::Tell(event));
+    }
+
+    /// An administrator asks whoever holds the store to change one name, one at a time.
+    fn change_name(&mut self, name: u8, add: bool) {
+        let holds = |at: &usize| self.members[*at].fenced.is_some() && self.members[*at].change.is_none();
+        let Some(member) = (0..2).find(holds) else {
+            return;
+        };
+        if !self.members[member].alive || self.members[member].frozen {
+            return;
+        }
+        self.members[member].change = Some((name, add));
+        let change = ExportChange {
+            add: add.then(|| export(name)),
+            remove: (!add).then(|| export_name(name)),
+        };
+        self.order(member, Event::Export(change));
+    }
+
+    /// What naming has, or will have, is stored, like a message: durable, and then the epoch is read again.
+    fn on_export_answered(&mut self, member: usize, answer: &ExportAnswer) {
+        let Some((name, add)) = self.members[member].change.take() else {
+            return self.violated("a change is answered that nobody asked for".to_owned());
+        };
+        let is_stored = self.members[member].fenced == Some(self.store.epoch);
+        match answer {
+            ExportAnswer::Published | ExportAnswer::Waiting if is_stored && add => {
+                self.promised.insert(name);
+                if self.broken != Broken::ForgetsTheName {
+                    self.store.names.insert(name);
+                }
+            }
+            ExportAnswer::Published | ExportAnswer::Waiting if is_stored => {
+                self.promised.remove(&name);
+                self.store.names.remove(&name);
+            }
+            ExportAnswer::Published
+            | ExportAnswer::Waiting
+            | ExportAnswer::Refused { .. }
+            | ExportAnswer::NotActive => {}
+        }
+    }
+
+    /// Whether naming has every name that was promised and no other, those aside that somebody else has.
+    fn names_are_known(&self) -> bool {
+        self.group.names == self.promised.difference(&self.group.by_hand).copied().collect()
     }
 
     fn thaw(&mut self, member: usize) {
@@ -818,7 +926,7 @@ impl World {
         }
     }
 
-    /// Everything is well from now on, and processes that end are started again.
+    /// Everything is well from now on, and processes that end are started again. In the end nobody else has a name.
     pub(crate) fn heal(&mut self) {
         for fault in [
             Fault::Reconnect,
@@ -830,6 +938,12 @@ impl World {
         ] {
             self.suffer(fault);
         }
+        self.come_to_serve();
+        self.group.by_hand.clear();
+        self.come_to_serve();
+    }
+
+    fn come_to_serve(&mut self) {
         for _ in 0..1200 {
             if self.violation.is_some() || self.is_served() {
                 return;
@@ -853,6 +967,7 @@ impl World {
             is_active
                 && view.epoch.0 == self.store.epoch
                 && self.group.exports == Some((at, self.store.epoch))
+                && self.names_are_known()
         })
     }
 
@@ -878,6 +993,10 @@ fn refusal(no: No) -> Refusal {
         },
         No::Stale(current) => Refusal::StaleEpoch {
             current: Epoch(current),
+        },
+        No::Name(name) => Refusal::Name {
+            name: export_name(name),
+            why: "no".into(),
         },
     }
 }

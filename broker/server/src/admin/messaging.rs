@@ -5,17 +5,19 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post, put};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::declare::declared_as;
+use super::listing::Exports;
 use super::{Admin, problem};
-use crate::messaging::{DestinationConfig, DestinationKind, ManageError, Messaging};
+use crate::messaging::{DestinationKind, ManageError, Messaging};
 
 pub(super) fn routes() -> Router<Admin> {
     Router::new()
@@ -37,18 +39,11 @@ pub(super) fn routes() -> Router<Admin> {
         .route("/metrics", get(super::metrics::metrics))
 }
 
-/// What makes and deletes destinations of this kind.
-fn declared_as(kind: DestinationKind) -> MethodRouter<Admin> {
-    let declare = move |admin, name, declared| declare(kind, admin, name, declared);
-    let delete = move |admin, name, deleted| delete_one(kind, admin, name, deleted);
-    put(declare).delete(delete)
-}
-
 /// What an answer is, or what is in its way.
-type Answer = Result<Response, Problem>;
+pub(super) type Answer = Result<Response, Problem>;
 
 /// A problem document.
-struct Problem(Box<Response>);
+pub(super) struct Problem(Box<Response>);
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
@@ -56,22 +51,24 @@ impl IntoResponse for Problem {
     }
 }
 
-fn told(status: StatusCode, code: &str, detail: &str) -> Problem {
+pub(super) fn told(status: StatusCode, code: &str, detail: &str) -> Problem {
     Problem(Box::new(problem(status, code, detail)))
 }
 
-fn active(admin: &Admin) -> Result<Arc<Messaging>, Problem> {
-    let not_active = || {
-        let detail = "this broker is not active: it has no destinations and no connections";
-        told(StatusCode::CONFLICT, "NotActive", detail)
-    };
+pub(super) fn active(admin: &Admin) -> Result<Arc<Messaging>, Problem> {
     admin.board.messaging().ok_or_else(not_active)
 }
 
-fn refused(error: &ManageError) -> Problem {
+pub(super) fn not_active() -> Problem {
+    let detail = "this broker is not active: it has no destinations and no connections";
+    told(StatusCode::CONFLICT, "NotActive", detail)
+}
+
+pub(super) fn refused(error: &ManageError) -> Problem {
     let (status, code) = match error {
         ManageError::NotFound { .. } => (StatusCode::NOT_FOUND, "NotFound"),
         ManageError::InUse(_) => (StatusCode::CONFLICT, "InUse"),
+        ManageError::ExportTaken { .. } => (StatusCode::CONFLICT, "ExportTaken"),
         ManageError::Configured { .. } => (StatusCode::CONFLICT, "Configured"),
         ManageError::Invalid(_) => (StatusCode::BAD_REQUEST, "InvalidRequest"),
         ManageError::Limit(_) => (StatusCode::INSUFFICIENT_STORAGE, "LimitReached"),
@@ -80,7 +77,7 @@ fn refused(error: &ManageError) -> Problem {
     told(status, code, &error.to_string())
 }
 
-fn ok(document: impl serde::Serialize) -> Answer {
+pub(super) fn ok(document: impl serde::Serialize) -> Answer {
     Ok(Json(document).into_response())
 }
 
@@ -92,63 +89,22 @@ fn done(result: Result<(), ManageError>) -> Answer {
 
 async fn queues(State(admin): State<Admin>) -> Answer {
     let messaging = active(&admin)?;
-    ok(json!({ "queues": messaging.stats().queues }))
+    let exports = Exports::of(&admin, &messaging, DestinationKind::Queue);
+    let queues = messaging.stats().queues.into_iter();
+    let queues: Vec<_> = queues
+        .map(|queue| exports.listed(&queue.name.clone(), queue))
+        .collect();
+    ok(json!({ "queues": queues }))
 }
 
 async fn queue(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
-    let found = active(&admin)?.queue(&name);
-    found.map_err(|error| refused(&error)).and_then(ok)
+    let messaging = active(&admin)?;
+    let found = messaging.queue(&name).map_err(|error| refused(&error))?;
+    ok(Exports::of(&admin, &messaging, DestinationKind::Queue).shown(&name, found))
 }
 
-type Declared = Result<Option<Json<DestinationConfig>>, JsonRejection>;
-
-fn invalid(detail: &str) -> Problem {
+pub(super) fn invalid(detail: &str) -> Problem {
     told(StatusCode::BAD_REQUEST, "InvalidRequest", detail)
-}
-
-async fn declare(
-    kind: DestinationKind,
-    State(admin): State<Admin>,
-    Path(name): Path<String>,
-    declared: Declared,
-) -> Answer {
-    let declared = declared.map_err(|rejection| invalid(&rejection.body_text()))?;
-    let declared = declared.map(|Json(declared)| declared).unwrap_or_default();
-    if !declared.name.is_empty() || declared.export.is_some() {
-        let detail = "the name stands in the path, and only what is configured is exported";
-        return Err(invalid(detail));
-    }
-    let destination = DestinationConfig { name, ..declared };
-    done(active(&admin)?.declare(kind, &destination).await)
-}
-
-/// How to delete.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Deletion {
-    /// Only if it is empty and nobody is attached.
-    only_if_unused: bool,
-}
-
-type Deleted = Result<Query<Deletion>, QueryRejection>;
-
-fn deletion(deleted: Deleted) -> Result<bool, Problem> {
-    deleted
-        .map(|Query(deletion)| deletion.only_if_unused)
-        .map_err(|rejection| invalid(&rejection.body_text()))
-}
-
-async fn delete_one(
-    kind: DestinationKind,
-    State(admin): State<Admin>,
-    Path(name): Path<String>,
-    deleted: Deleted,
-) -> Answer {
-    let only_if_unused = deletion(deleted)?;
-    let dropped = active(&admin)?.delete(kind, &name, only_if_unused).await;
-    dropped
-        .map_err(|error| refused(&error))
-        .and_then(|dropped| ok(json!({ "messages_dropped": dropped })))
 }
 
 async fn purge(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
@@ -186,12 +142,18 @@ async fn messages(
 
 async fn topics(State(admin): State<Admin>) -> Answer {
     let messaging = active(&admin)?;
-    ok(json!({ "topics": messaging.topics() }))
+    let exports = Exports::of(&admin, &messaging, DestinationKind::Topic);
+    let topics = messaging.topics().into_iter();
+    let topics: Vec<_> = topics
+        .map(|topic| exports.listed(&topic.name.clone(), topic))
+        .collect();
+    ok(json!({ "topics": topics }))
 }
 
 async fn topic(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
-    let found = active(&admin)?.topic(&name);
-    found.map_err(|error| refused(&error)).and_then(ok)
+    let messaging = active(&admin)?;
+    let found = messaging.topic(&name).map_err(|error| refused(&error))?;
+    ok(Exports::of(&admin, &messaging, DestinationKind::Topic).shown(&name, found))
 }
 
 /// As they are configured; while this broker is active they are exported.

@@ -1,5 +1,7 @@
 //! The admin and health endpoint. It listens in every state, and readiness does not depend on the state.
 
+mod declare;
+mod listing;
 mod messaging;
 mod metrics;
 
@@ -18,18 +20,35 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::FactoryConfig;
+use crate::config::{Config, FactoryConfig};
 use crate::control::status::StatusBoard;
 use crate::control::{NotSwitched, Promote, Switchover, Wish};
+use crate::exports::Configured;
 
 /// How long a promotion or a switchover may take before its outcome is reported as unknown.
 const OUTCOME: Duration = Duration::from_secs(30);
 
+/// What the endpoint reads, and whom it tells what is wanted.
 #[derive(Clone)]
-struct Admin {
+pub(crate) struct Admin {
     board: StatusBoard,
     wishes: mpsc::Sender<Wish>,
     factories: Arc<[FactoryConfig]>,
+    configured: Arc<Configured>,
+    /// Held by whoever changes the names of destinations: the rules take one change at a time.
+    exporting: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Admin {
+    pub(crate) fn new(board: StatusBoard, wishes: mpsc::Sender<Wish>, config: &Config) -> Self {
+        Self {
+            board,
+            wishes,
+            factories: config.factories.clone().into(),
+            configured: Arc::new(Configured::of(config)),
+            exporting: Arc::default(),
+        }
+    }
 }
 
 /// What `POST /v1/promote` takes. An empty body asks for a promotion without force.
@@ -49,17 +68,7 @@ struct SwitchoverRequest {
 }
 
 /// Serves until the task is aborted.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    board: StatusBoard,
-    wishes: mpsc::Sender<Wish>,
-    factories: Arc<[FactoryConfig]>,
-) {
-    let admin = Admin {
-        board,
-        wishes,
-        factories,
-    };
+pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
     let router = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(async || "ok\n"))

@@ -17,8 +17,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use daymark_broker_core::failover::{
-    About, Action, Drain, Ending, Event, Failover, Motive, NamingEvent, Note, PeerEvent, ProbeAnswer,
-    StepEvent,
+    About, Action, AddedExport, Drain, Ending, Event, ExportAnswer, Failover, Motive, NamingEvent, Note,
+    PeerEvent, ProbeAnswer, StepEvent,
 };
 use daymark_client::proto::{
     BrokerAddress, Endpoint, Epoch, GroupName, JoinRequest, LeaseId, Member, MemberName, MemberState, Role,
@@ -38,7 +38,7 @@ use office::{Done, Office, Opening};
 use outage::Outage;
 use status::StatusBoard;
 use wishes::Switching;
-pub(crate) use wishes::{NotSwitched, Promote, Switchover, Wish};
+pub(crate) use wishes::{Exporting, NotSwitched, Promote, Switchover, Wish};
 
 /// How many other members are known at a time. A group has two to sixteen.
 const MEMBERS_MAX: usize = 64;
@@ -135,6 +135,8 @@ pub(crate) struct Driver {
     waiting: Vec<oneshot::Sender<Result<Epoch, String>>>,
     /// The switchover under way: since when nobody is served here, and who waits for its end.
     switching: Option<Switching>,
+    /// Who waits for a change of the names of destinations.
+    exporting: Option<oneshot::Sender<ExportAnswer>>,
     /// Whether naming was not told of this term's timeline yet, although it was tried.
     untold: bool,
     /// Whether naming is being told of a timeline, and whether there is more to tell since. One telling at a
@@ -209,6 +211,7 @@ impl Driver {
             members: BTreeMap::new(),
             waiting: Vec::new(),
             switching: None,
+            exporting: None,
             untold: false,
             telling: false,
             tell_again: false,
@@ -283,11 +286,12 @@ impl Driver {
             }
             Action::Recover => {
                 let office = std::mem::take(&mut self.office);
-                let config = self.config.messaging.clone();
-                self.begin(move || office::recover(office, config));
+                let config = Arc::clone(&self.config);
+                self.begin(move || office::recover(office, &config));
             }
             Action::OpenPort { epoch } => self.open_port(epoch),
-            Action::Publish { epoch } => self.publish(epoch),
+            Action::Publish { epoch, added } => self.publish(epoch, &added),
+            Action::AnswerExport(answer) => self.answer_exporting(answer),
             Action::Announce { state, epoch } => self.announce(state, epoch),
             Action::HandOver { to, epoch, motive } => {
                 self.heartbeat.is_failback = motive == Motive::Failback;
@@ -541,7 +545,7 @@ impl Driver {
             admin: Some(self.me.admin.clone()),
             peer: Some(self.me.peer.clone()),
             lease_ms: u64::try_from(self.config.failover.lease.as_millis()).unwrap_or(u64::MAX),
-            shadow: exports::export_set(&self.config, &self.me.group, None, &brokers),
+            shadow: exports::export_set(&self.config, &self.me.group, None, &brokers, &[]),
         };
         let registrar = self.registrar.clone();
         self.report(async move { Report::Naming(registrar.join(request).await) });
@@ -603,8 +607,9 @@ impl Driver {
         self.report_step(opening);
     }
 
-    fn publish(&mut self, epoch: Epoch) {
-        let exports = exports::export_set(&self.config, &self.me.group, Some(epoch), &self.brokers());
+    fn publish(&mut self, epoch: Epoch, added: &[AddedExport]) {
+        let brokers = self.brokers();
+        let exports = exports::export_set(&self.config, &self.me.group, Some(epoch), &brokers, added);
         let registrar = self.registrar.clone();
         self.report_step(async move { registrar.publish(epoch, exports).await });
     }
@@ -640,6 +645,7 @@ impl Driver {
 
     async fn release(&mut self) {
         self.term += 1;
+        self.answer_exporting(ExportAnswer::NotActive);
         self.board.show_messaging(Weak::new());
         let office = std::mem::take(&mut self.office);
         if let Office::Open(messaging) = &office {

@@ -301,6 +301,13 @@ fn refusal(error: NamingError) -> Refusal {
         | NamingError::GroupNotFound { .. } => Refusal::NotMember,
         NamingError::ActiveExists { active, epoch, .. } => Refusal::ActiveExists { active, epoch },
         NamingError::StaleEpoch { current, .. } => Refusal::StaleEpoch { current },
+        NamingError::NameConflict { ref name, .. }
+        | NamingError::NotContext { ref name, .. }
+        | NamingError::NameAlreadyBound { ref name }
+        | NamingError::ContextNotEmpty { ref name } => Refusal::Name {
+            name: name.clone(),
+            why: error.to_string(),
+        },
         other => Refusal::Other(other.to_string()),
     }
 }

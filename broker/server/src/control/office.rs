@@ -10,7 +10,9 @@ use std::time::Duration;
 use daymark_broker_core::failover::{Event, StepEvent};
 use daymark_client::proto::{Endpoint, Epoch};
 
-use crate::messaging::{Greeting, Messaging, MessagingConfig, Stop, StoreError, StoreFailure};
+use crate::config::Config;
+use crate::exports::Configured;
+use crate::messaging::{Greeting, Messaging, Stop, StoreError, StoreFailure};
 use crate::store::{AppendError, Fenced, Holder, Locked, OpenError, Store};
 
 /// What a broker holds.
@@ -90,18 +92,19 @@ pub(super) fn write_epoch(office: Office, epoch: Epoch) -> Done {
 }
 
 /// Step 4. Blocking.
-pub(super) fn recover(office: Office, config: MessagingConfig) -> Done {
+pub(super) fn recover(office: Office, config: &Config) -> Done {
     let Office::Fenced(fenced) = office else {
         return Done::failed("the store's epoch is not written");
     };
-    match Messaging::recover(fenced, config) {
-        Ok((messaging, recovered)) => Done::with(
-            Office::Open(Arc::new(messaging)),
-            StepEvent::Recovered {
+    match Messaging::recover(fenced, config.messaging.clone()) {
+        Ok((messaging, recovered)) => {
+            let event = StepEvent::Recovered {
                 messages: recovered.messages,
                 bytes: recovered.bytes,
-            },
-        ),
+                exports: Configured::of(config).without(messaging.added_exports()),
+            };
+            Done::with(Office::Open(Arc::new(messaging)), event)
+        }
         Err(StoreError::Open(error)) => Done::without(open_failed(&error)),
         Err(error) => Done::failed(error),
     }

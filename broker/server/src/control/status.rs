@@ -114,6 +114,11 @@ impl StatusBoard {
         self.with(|board| board.timeline.report())
     }
 
+    /// What this broker is.
+    pub(crate) fn view(&self) -> View {
+        self.with(|board| board.view.clone())
+    }
+
     /// The data plane, while this broker has one.
     pub(crate) fn messaging(&self) -> Option<Arc<Messaging>> {
         self.with(|board| board.messaging.upgrade())

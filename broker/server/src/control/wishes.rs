@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use daymark_broker_core::failover::{Event, Lapse, Note};
+use daymark_broker_core::failover::{Event, ExportAnswer, ExportChange, Lapse, Note};
 use daymark_client::proto::{Epoch, MemberName, MemberState};
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -54,6 +54,14 @@ pub(crate) struct NotSwitched {
 pub(crate) enum Wish {
     Promote(Promote),
     Switchover(Switchover),
+    Export(Exporting),
+}
+
+/// A change of the names of destinations, and where to answer it. One at a time.
+#[derive(Debug)]
+pub(crate) struct Exporting {
+    pub(crate) change: ExportChange,
+    pub(crate) answer: oneshot::Sender<ExportAnswer>,
 }
 
 #[derive(Debug, Default)]
@@ -74,6 +82,10 @@ impl Driver {
                 }
                 vec![Event::Switchover { to: switchover.to }]
             }
+            Wish::Export(Exporting { change, answer }) => {
+                self.exporting = Some(answer);
+                vec![Event::Export(change)]
+            }
         }
     }
 
@@ -91,6 +103,13 @@ impl Driver {
         for waiting in self.switching.take().unwrap_or_default().waiting {
             // An operator who no longer waits needs no answer.
             let _ = waiting.send(answer.clone());
+        }
+    }
+
+    pub(super) fn answer_exporting(&mut self, answer: ExportAnswer) {
+        if let Some(waiting) = self.exporting.take() {
+            // Whoever made the change waits until it is answered.
+            let _ = waiting.send(answer);
         }
     }
 

@@ -177,7 +177,17 @@ impl DestinationConfig {
             max_delivery_attempts: self.max_delivery_attempts,
             dead_letter: named(&self.dead_letter),
             expiry: named(&self.expiry),
+            export: self.export.clone(),
             ..QueueSettings::default()
+        }
+    }
+
+    /// What the queues are told of one that stands in the configuration: its name in the directory is not stored,
+    /// so that it goes when it is taken out there.
+    pub(super) fn stored_settings(&self) -> QueueSettings {
+        QueueSettings {
+            export: None,
+            ..self.settings()
         }
     }
 
@@ -187,7 +197,7 @@ impl DestinationConfig {
         let name = |name: &Option<Arc<str>>| name.as_deref().unwrap_or_default().to_owned();
         Self {
             name: String::new(),
-            export: None,
+            export: settings.export.clone(),
             max_messages: limited(settings.limits.max_messages),
             max_bytes: limited(settings.limits.max_bytes),
             when_full: match settings.when_full {
@@ -210,6 +220,11 @@ impl DestinationConfig {
             if !name.is_empty() {
                 check_name(name)?;
             }
+        }
+        if self.export.as_ref().is_some_and(Name::is_root) {
+            return Err(MessagingConfigError::RootExported {
+                name: self.name.clone(),
+            });
         }
         if kind == DestinationKind::Topic && self.name.contains(['*', '#']) {
             return Err(MessagingConfigError::QueueName {
@@ -275,6 +290,12 @@ pub enum MessagingConfigError {
         name: String,
         /// What is wrong with it.
         why: &'static str,
+    },
+    /// A queue or a topic under the empty name, which is the root context.
+    #[error("{name:?} cannot be exported under the empty name: it is the root context")]
+    RootExported {
+        /// The queue or topic.
+        name: String,
     },
     /// A queue or a topic declared twice.
     #[error("{name:?} is declared twice")]
@@ -443,9 +464,20 @@ mod tests {
             max_delivery_attempts: 3,
             dead_letter: String::new(),
             expiry: "late".to_owned(),
+            export: "jms/a".parse().ok(),
             ..DestinationConfig::default()
         };
         assert_eq!(DestinationConfig::of_settings(&config.settings()), config);
+    }
+
+    #[test]
+    fn nothing_is_exported_as_the_root_context() {
+        let queue = DestinationConfig {
+            export: Some(Name::root()),
+            ..DestinationConfig::new("a")
+        };
+        let error = queue.check(DestinationKind::Queue).unwrap_err().to_string();
+        assert!(error.contains("root context"), "{error}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use daymark_amqp::ValueRef;
 use daymark_amqp::message::{Body, MapIter, MessageView};
 use daymark_broker_core::queues::{Peeked, QueueCounts, QueueId, Refused, SubscriptionKey};
 use daymark_broker_core::selector::Selector;
+use daymark_client::proto::Name;
 use serde::Serialize;
 
 use super::shared::State;
@@ -29,6 +30,14 @@ pub enum ManageError {
     /// Something still uses it.
     #[error("{0} is in use")]
     InUse(&'static str),
+    /// Something else has the name it should be exported under.
+    #[error("{name} is the name of {holder}")]
+    ExportTaken {
+        /// The name.
+        name: Name,
+        /// What has it.
+        holder: String,
+    },
     /// It stands in the configuration, and would be back with the next start.
     #[error("{name:?} is declared in the configuration: take it out there")]
     Configured {
@@ -228,11 +237,28 @@ impl Messaging {
         kind: DestinationKind,
         destination: &DestinationConfig,
     ) -> Result<(), ManageError> {
+        self.check_declared(kind, destination)?;
+        self.change(|state| state.declare(kind, &destination.name, destination.settings()))
+            .await?;
+        Ok(())
+    }
+
+    /// Whether a queue or topic can be made or changed this way, as far as that can be known before.
+    pub(crate) fn check_declared(
+        &self,
+        kind: DestinationKind,
+        destination: &DestinationConfig,
+    ) -> Result<(), ManageError> {
         let invalid = |error: MessagingConfigError| ManageError::Invalid(error.to_string());
         destination.check(kind).map_err(invalid)?;
         self.check_not_configured(kind, &destination.name)?;
-        self.change(|state| state.declare(kind, &destination.name, destination.settings()))
-            .await?;
+        if destination.export.is_some() && self.is_temporary(kind, &destination.name) {
+            let why = format!(
+                "{:?} is temporary, and such a {kind} is not exported",
+                destination.name
+            );
+            return Err(ManageError::Invalid(why));
+        }
         Ok(())
     }
 
@@ -304,7 +330,10 @@ impl Messaging {
         let found = state.find(kind, name).and_then(|id| {
             Some(Described {
                 counts: stats(name, state.queues.counts_of(id)?),
-                settings: DestinationConfig::of_settings(state.queues.settings_of(id)?),
+                settings: DestinationConfig {
+                    export: self.export_of(&state, kind, name),
+                    ..DestinationConfig::of_settings(state.queues.settings_of(id)?)
+                },
             })
         });
         found.ok_or_else(|| not_found(kind.to_string(), name))
@@ -355,12 +384,7 @@ impl Messaging {
     }
 
     fn check_not_configured(&self, kind: DestinationKind, name: &str) -> Result<(), ManageError> {
-        let config = &self.shared.config;
-        let configured = match kind {
-            DestinationKind::Queue => &config.queues,
-            DestinationKind::Topic => &config.topics,
-        };
-        if configured.iter().any(|other| other.name == name) {
+        if self.configured(kind).iter().any(|other| other.name == name) {
             let name = name.to_owned();
             return Err(ManageError::Configured { name });
         }

@@ -16,6 +16,7 @@ mod attach;
 mod config;
 mod keep;
 mod manage;
+mod names;
 mod peer;
 mod port;
 mod properties;
@@ -31,6 +32,7 @@ pub use config::{
     MessagingConfigError,
 };
 pub use manage::{BrowsedMessage, Described, ManageError, SubscriptionStats, TopicStats};
+pub(crate) use names::ExportName;
 pub use types::{
     ConnectionStats, DestinationKind, Greeting, LinkKind, LinkStats, ListenError, MessagingStats, QueueStats,
     Recovered, Stop, StoreError, StoreFailure,

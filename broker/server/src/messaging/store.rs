@@ -34,10 +34,10 @@ pub(super) fn recover(
     let journal = fenced.recover(&mut visit)?;
     let mut queues: AmqpQueues = recovery.finish(journal.next_seq())?;
     for queue in &config.queues {
-        queues.declare(&queue.name, queue.settings())?;
+        queues.declare(&queue.name, queue.stored_settings())?;
     }
     for topic in &config.topics {
-        queues.declare_topic(&topic.name, topic.settings())?;
+        queues.declare_topic(&topic.name, topic.stored_settings())?;
     }
     let mut batch = Batch::new();
     let mut head = Vec::new();
