@@ -1,8 +1,10 @@
 //! How long clients go without service: last acknowledgement before a failover to the first one after.
 //!
 //! `cargo bench -p daymark-benches --bench failover [-- WORD...]`, real processes, 30 runs of each cause. Words choose:
-//! the causes `kill`, `freeze`, `cut` and `switchover`, the brokers `daymark` and `artemis`, and the clients `rust` and
-//! `jms`; `runs=N` and `artemis-runs=N` (10) say how often. Everything is measured without a word, in about 25 minutes.
+//! the causes `kill`, `freeze`, `cut` and `switchover`, the brokers `daymark` and `artemis`, and the clients `rust`, `jms` and
+//! `jms-tuned`; `runs=N` and `artemis-runs=N` (10) say how often. Everything is measured without a word, in about 30 minutes;
+//! after `minutes=N` (60) no further run begins. A run that goes wrong is counted, and the next one begins with another
+//! pair and client. Each run is told on standard error. Whatever was started ends with the bench, however that ends.
 //!
 //! - `daymark`: a naming server and two brokers with a journal and default settings, except that a primary that is back
 //!   stays the standby.
@@ -25,29 +27,37 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use daymark_benches::Outcome;
+use daymark_benches::failover::Cause;
 use daymark_benches::failover::artemis::{Artemis, Tuning};
-use daymark_benches::failover::client::{self, Client, Gap};
+use daymark_benches::failover::client::{self, Client};
 use daymark_benches::failover::daymark::Daymark;
-use daymark_benches::failover::report::{Series, Tables, shares};
-use daymark_benches::failover::{Cause, Pair, measure};
+use daymark_benches::failover::end::End;
+use daymark_benches::failover::report::Tables;
+use daymark_benches::failover::row::{DAYMARK, RUST, Row, Stage};
 use daymark_benches::table::target;
 use daymark_test_support::Hosts;
 use daymark_test_support::java::Java;
 
 /// How long a client may be without service before a run is given up.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// The same where the client notices silence only after a minute.
-const PATIENT: Duration = Duration::from_secs(120);
-/// Runs of what takes a minute each.
+/// The same where the client notices silence only after a minute, and tries for another one to connect.
+const PATIENT: Duration = Duration::from_secs(180);
+/// Runs of what takes minutes each.
 const FEW: usize = 2;
+
+/// What is wanted of ours, in milliseconds: for so many of a hundred, or for all.
+const KILL: &[(usize, f64)] = &[(50, 60.0), (99, 150.0)];
+const SWITCHOVER: &[(usize, f64)] = &[(99, 50.0)];
+const SILENCE: &[(usize, f64)] = &[(100, 2_000.0)];
+/// Where nothing but the lease decides: its 1,500 ms and a tenth of a second.
+const LEASE: &[(usize, f64)] = &[(100, 1_600.0), (100, 2_000.0)];
+
+const JMS: &str = "Qpid JMS";
+const JMS_TUNED: &str = "Qpid JMS, recommended options";
 
 /// The options that `docs/client.md` recommends.
 const RECOMMENDED: &str = "jms.connectTimeout=250&failover.reconnectDelay=5&failover.useReconnectBackOff=false\
-                           &failover.nested.amqp.idleTimeout=1000";
-
-const RUST: &str = "Rust";
-const JMS: &str = "Qpid JMS";
-const JMS_TUNED: &str = "Qpid JMS, recommended options";
+                           &failover.nested.amqp.idleTimeout=800&failover.nested.transport.connectTimeout=250";
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -83,6 +93,14 @@ struct Choice {
     clients: Vec<&'static str>,
     runs: usize,
     artemis_runs: usize,
+    minutes: u64,
+}
+
+/// A client program: on our own library where there is no Java, or on Qpid JMS with options.
+#[derive(Clone, Copy, Debug)]
+struct Program<'a> {
+    name: &'static str,
+    jms: Option<(&'a Java, &'static str)>,
 }
 
 impl Choice {
@@ -91,11 +109,11 @@ impl Choice {
             let chosen: Vec<&str> = all.iter().filter(|one| words.contains(one)).copied().collect();
             if chosen.is_empty() { all.to_vec() } else { chosen }
         };
-        let number = |key: &str, default| {
+        let number = |key: &str, default: usize| {
             let given = words
                 .iter()
                 .find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-            given.map_or(Ok(default), str::parse::<usize>)
+            given.map_or(Ok(default), str::parse)
         };
         let named = chosen(&Cause::ALL.map(Cause::as_str));
         let causes = Cause::ALL
@@ -104,151 +122,130 @@ impl Choice {
         Ok(Self {
             causes: causes.collect(),
             brokers: chosen(&["daymark", "artemis"]),
-            clients: chosen(&["rust", "jms"]),
+            clients: chosen(&["rust", "jms", "jms-tuned"]),
             runs: number("runs", 30)?,
             artemis_runs: number("artemis-runs", 10)?,
+            minutes: u64::try_from(number("minutes", 60)?)?,
         })
     }
 
     fn bench(&self) -> Outcome<()> {
-        let java = if self.clients.contains(&"jms") {
-            client::java()
-        } else {
-            None
-        };
+        let needs_java = self.clients.iter().any(|client| *client != "rust");
+        let java = needs_java.then(client::java).flatten();
+        let end = End::after(self.minutes)?;
         let mut tables = Tables::default();
         if self.brokers.contains(&"daymark") {
-            self.daymark(java.as_ref(), &mut tables)?;
+            let programs = self.programs(java.as_ref());
+            self.daymark(&programs, end, &mut tables);
+            if self.causes.contains(&Cause::Cut) {
+                // A thread that is on a host does not come back.
+                std::thread::scope(|scope| scope.spawn(|| self.cut(&programs, end, &mut tables)).join())
+                    .map_err(|_| "the bench of a cut network panicked")?;
+            }
         }
         if let Some(java) = java.as_ref().filter(|_| self.brokers.contains(&"artemis")) {
-            for tuning in [Tuning::Defaults, Tuning::Fastest] {
-                let outcome = self.artemis(java, tuning, &mut tables);
-                tables.peer(outcome);
+            for (client, tuning) in [("jms", Tuning::Defaults), ("jms-tuned", Tuning::Fastest)] {
+                if self.clients.contains(&client) {
+                    self.artemis(java, tuning, end, &mut tables)?;
+                }
             }
         }
         tables.finish()
     }
 
-    fn daymark(&self, java: Option<&Java>, tables: &mut Tables) -> Outcome<()> {
-        let (cut, others): (Vec<Cause>, Vec<Cause>) =
-            self.causes.iter().partition(|cause| **cause == Cause::Cut);
-        if !others.is_empty() {
-            let dir = tempfile::tempdir()?;
-            let mut pair = Daymark::start(dir.path(), None)?;
-            self.with_every_client(&mut pair, java, &others, tables)?;
-        }
-        if !cut.is_empty() {
-            // A thread that is on a host does not come back.
-            std::thread::scope(|scope| scope.spawn(|| self.cut(java, tables)).join())
-                .map_err(|_| "the bench of a cut network panicked")??;
-        }
-        Ok(())
+    fn programs<'a>(&self, java: Option<&'a Java>) -> Vec<Program<'a>> {
+        let program = |client: &&'static str| {
+            let jms = |options| java.map(|java| Some((java, options)));
+            let (name, jms) = match *client {
+                "jms" => (JMS, jms("")?),
+                "jms-tuned" => (JMS_TUNED, jms(RECOMMENDED)?),
+                _ => (RUST, None),
+            };
+            Some(Program { name, jms })
+        };
+        self.clients.iter().filter_map(program).collect()
     }
 
-    fn cut(&self, java: Option<&Java>, tables: &mut Tables) -> Outcome<()> {
+    fn daymark(&self, programs: &[Program<'_>], end: End, tables: &mut Tables) {
+        let mut stage = Stage::new(|| Daymark::start(None));
+        for program in programs {
+            for cause in self.causes.iter().filter(|cause| **cause != Cause::Cut) {
+                let row = self.row_of_daymark(program.name, *cause);
+                tables.add(stage.row(row, |pair| program.start(pair), end));
+            }
+        }
+    }
+
+    fn cut(&self, programs: &[Program<'_>], end: End, tables: &mut Tables) {
         let Some(hosts) = Hosts::with_lossy_cable() else {
-            return Ok(()); // It has said why.
+            return; // It has said why.
         };
         hosts.enter(1);
-        let dir = tempfile::tempdir()?;
-        let mut pair = Daymark::start(dir.path(), Some(hosts))?;
-        self.with_every_client(&mut pair, java, &[Cause::Cut], tables)
+        let mut stage = Stage::new(|| Daymark::start(Some(&hosts)));
+        for program in programs {
+            let row = self.row_of_daymark(program.name, Cause::Cut);
+            tables.add(stage.row(row, |pair| program.start(pair), end));
+        }
     }
 
-    fn with_every_client(
-        &self,
-        pair: &mut Daymark,
-        java: Option<&Java>,
-        causes: &[Cause],
-        tables: &mut Tables,
-    ) -> Outcome<()> {
-        if self.clients.contains(&"rust") {
-            let client = Client::own(pair.naming(), "QueueConnectionFactory")?;
-            for cause in causes {
-                tables.add(self.of_daymark(pair, &client, RUST, *cause)?);
-            }
-        }
-        for (name, options) in [(JMS, ""), (JMS_TUNED, RECOMMENDED)] {
-            let Some(java) = java else {
-                continue;
-            };
-            let client = Client::jms(java, &uri(&pair.addresses(), options))?;
-            for cause in causes {
-                tables.add(self.of_daymark(pair, &client, name, *cause)?);
-            }
-        }
-        Ok(())
-    }
-
-    fn of_daymark(
-        &self,
-        pair: &mut Daymark,
-        client: &Client,
-        name: &'static str,
-        cause: Cause,
-    ) -> Outcome<Series> {
+    fn row_of_daymark(&self, client: &'static str, cause: Cause) -> Row {
         let is_silent = matches!(cause, Cause::Freeze | Cause::Cut);
-        let (runs, deadline) = if is_silent && name == JMS {
-            (self.runs.min(FEW), PATIENT)
-        } else {
-            (self.runs, DEADLINE)
+        let (runs, deadline) = match client {
+            JMS if is_silent => (self.runs.min(FEW), PATIENT),
+            _ => (self.runs, DEADLINE),
         };
-        let mut parts = Vec::new();
-        let gaps = repeat(runs, || {
-            let gap = measure(pair, client, cause, deadline)?;
-            if let Some(gap) = gap {
-                pair.become_whole()?; // By then the timeline has been told.
-                parts.push(shares(&gap, &pair.steps()?));
-            }
-            Ok(gap)
-        })?;
-        Ok(series("Daymark", name, cause, &gaps, deadline, parts))
+        let wanted = match cause {
+            Cause::Kill => KILL,
+            Cause::Freeze | Cause::Cut if client == RUST => LEASE,
+            Cause::Freeze | Cause::Cut => SILENCE,
+            Cause::Switchover => SWITCHOVER,
+        };
+        Row {
+            broker: DAYMARK,
+            client,
+            cause,
+            runs,
+            deadline,
+            wanted,
+        }
     }
 
-    fn artemis(&self, java: &Java, tuning: Tuning, tables: &mut Tables) -> Outcome<()> {
-        let (broker, name, options) = match tuning {
+    fn artemis(&self, java: &Java, tuning: Tuning, end: End, tables: &mut Tables) -> Outcome<()> {
+        let (broker, client, options) = match tuning {
             Tuning::Defaults => ("Artemis, defaults", JMS, ""),
             Tuning::Fastest => ("Artemis, fastest", JMS_TUNED, RECOMMENDED),
         };
-        let dir = tempfile::tempdir()?;
-        let mut pair = Artemis::start(dir.path(), &target()?, tuning)?;
-        let client = Client::jms(java, &uri(&pair.addresses(), options))?;
+        let target = target()?;
+        let mut stage = Stage::new(|| Artemis::start(&target, tuning));
         for cause in &self.causes {
             let (runs, deadline) = match (cause, tuning) {
                 (Cause::Cut, _) | (Cause::Switchover, Tuning::Defaults) => continue,
                 (Cause::Freeze, _) => (1, DEADLINE),
                 (Cause::Kill | Cause::Switchover, _) => (self.artemis_runs, PATIENT),
             };
-            let gaps = repeat(runs, || measure(&mut pair, &client, *cause, deadline))?;
-            tables.add(series(broker, name, *cause, &gaps, deadline, Vec::new()));
+            let row = Row {
+                broker,
+                client,
+                cause: *cause,
+                runs,
+                deadline,
+                wanted: &[],
+            };
+            tables.add(stage.row(row, |pair| jms(java, &pair.addresses(), options), end));
         }
         Ok(())
     }
 }
 
-fn repeat(times: usize, run: impl FnMut() -> Outcome<Option<Gap>>) -> Outcome<Vec<Option<Gap>>> {
-    std::iter::repeat_with(run).take(times).collect()
-}
-
-fn series(
-    broker: &'static str,
-    client: &'static str,
-    cause: Cause,
-    gaps: &[Option<Gap>],
-    deadline: Duration,
-    shares: Vec<Vec<(String, f64)>>,
-) -> Series {
-    let unserved = gaps.iter().filter(|gap| gap.is_none()).count();
-    Series {
-        broker,
-        client,
-        cause,
-        gaps: gaps.iter().flatten().map(Gap::ms).collect(),
-        unserved: (unserved, deadline.as_secs()),
-        shares,
+impl Program<'_> {
+    fn start(&self, pair: &Daymark<'_>) -> Outcome<Client> {
+        match self.jms {
+            None => Client::own(pair.naming(), "QueueConnectionFactory"),
+            Some((java, options)) => jms(java, &pair.addresses(), options),
+        }
     }
 }
 
-fn uri([one, two]: &[String; 2], options: &str) -> String {
-    format!("failover:(amqp://{one},amqp://{two})?{options}")
+fn jms(java: &Java, [one, two]: &[String; 2], options: &str) -> Outcome<Client> {
+    Client::jms(java, &format!("failover:(amqp://{one},amqp://{two})?{options}"))
 }

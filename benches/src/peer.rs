@@ -1,4 +1,4 @@
-//! The processes of a bench: peers and our own, each ended when it is dropped, and what they cost.
+//! The processes of a bench: peers and our own, each ended when it is dropped or the bench ends, and what they cost.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -48,11 +48,15 @@ impl Peer {
     /// As `start`.
     pub fn start_at(command: Command, address: &str) -> Outcome<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        let mut peer = Self::spawn(command, address)?;
+        let mut peer = Self::spawn(&command, address)?;
         let end = Instant::now() + START;
         while std::net::TcpStream::connect(&peer.address).is_err() {
             if let Some(status) = peer.child.try_wait()? {
-                return Err(other(format!("{name} ended: {status}")).into());
+                let why = match status.code() {
+                    Some(127) => "is not installed".to_owned(),
+                    Some(_) | None => format!("ended: {status}"),
+                };
+                return Err(other(format!("{name} {why}")).into());
             }
             if Instant::now() > end {
                 return Err(other(format!("{name} does not listen")).into());
@@ -65,15 +69,13 @@ impl Peer {
     /// Starts a program that will answer at this address some day.
     ///
     /// # Errors
-    /// That it is not installed.
-    pub fn spawn(mut command: Command, address: &str) -> Outcome<Self> {
-        let name = command.get_program().to_string_lossy().into_owned();
-        let child = command
+    /// That the system cannot start it.
+    pub fn spawn(command: &Command, address: &str) -> Outcome<Self> {
+        let child = ending_with_us(command)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| other(format!("{name}: {error}")))?;
+            .spawn()?;
         Ok(Self {
             child,
             address: address.to_owned(),
@@ -114,8 +116,9 @@ impl Peer {
 /// That it does not say so.
 pub fn own(arguments: &[&str]) -> Outcome<Peer> {
     use std::io::BufRead;
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(arguments)
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(arguments);
+    let mut child = ending_with_us(&command)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -136,6 +139,26 @@ pub fn own(arguments: &[&str]) -> Outcome<Peer> {
         line.clear();
     }
     Err(other(format!("{arguments:?} ended without listening")).into())
+}
+
+/// The same command, killed by the system when the thread that started it ends, in whatever way and in whatever state it
+/// is: a frozen process, or one whose parent was killed, ends too. Streams are the caller's to set.
+#[must_use]
+pub fn ending_with_us(command: &Command) -> Command {
+    let mut ours = Command::new("setpriv");
+    ours.args(["--pdeathsig", "KILL"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (key, value) in command.get_envs() {
+        match value {
+            Some(value) => ours.env(key, value),
+            None => ours.env_remove(key),
+        };
+    }
+    if let Some(directory) = command.get_current_dir() {
+        ours.current_dir(directory);
+    }
+    ours
 }
 
 /// What a process holds in memory, in bytes.

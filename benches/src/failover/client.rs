@@ -4,15 +4,19 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use daymark_client::{ConnectionEvent, Destination, Message, Naming, NamingConfig};
 use daymark_test_support::java::Java;
 
-use super::monotonic_ns;
+use super::{end, monotonic_ns};
+use crate::peer::ending_with_us;
 use crate::{Outcome, other};
+
+/// How often a wait looks whether the bench was interrupted.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Between an acknowledgement and the next message.
 const PACE: Duration = Duration::from_millis(1);
@@ -24,7 +28,6 @@ const QUEUE: &str = "bench";
 #[derive(Debug)]
 pub struct Client {
     child: Child,
-    _stdin: Option<ChildStdin>,
     seen: Arc<Seen>,
 }
 
@@ -88,7 +91,7 @@ impl Client {
     /// # Errors
     /// That the system cannot start it.
     pub fn jms(java: &Java, uri: &str) -> Outcome<Self> {
-        Self::start(java.command("daymark.benches.Acknowledged", &[uri, QUEUE]))
+        Self::start(&java.command("daymark.benches.Acknowledged", &[uri, QUEUE]))
     }
 
     /// Our own library, with the factory it finds in naming.
@@ -98,16 +101,15 @@ impl Client {
     pub fn own(naming: &str, factory: &str) -> Outcome<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["as-client", naming, factory]);
-        Self::start(command)
+        Self::start(&command)
     }
 
-    fn start(mut command: Command) -> Outcome<Self> {
-        let mut child = command
-            .stdin(Stdio::piped())
+    fn start(command: &Command) -> Outcome<Self> {
+        let mut child = ending_with_us(command)
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log()?)
             .spawn()?;
-        let stdin = child.stdin.take();
         let stdout = child.stdout.take().ok_or_else(|| other("no standard output"))?;
         let seen = Arc::new(Seen::default());
         let book = Arc::clone(&seen);
@@ -118,11 +120,7 @@ impl Client {
             book.book().is_over = true;
             book.more.notify_all();
         });
-        Ok(Self {
-            child,
-            _stdin: stdin,
-            seen,
-        })
+        Ok(Self { child, seen })
     }
 
     /// Waits until it was acknowledged something, again and again, for so long.
@@ -209,7 +207,8 @@ impl Seen {
             if left.is_zero() {
                 return Ok(None);
             }
-            let woken = self.more.wait_timeout(book, left);
+            end::go_on()?;
+            let woken = self.more.wait_timeout(book, left.min(LOOK));
             book = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -238,15 +237,11 @@ fn log() -> Outcome<std::fs::File> {
     Ok(options.open(directory.join("failover-client.log"))?)
 }
 
-/// This process as a client on our own library, until its standard input ends.
+/// This process as a client on our own library, for ever.
 ///
 /// # Errors
 /// What the library says.
 pub async fn run(naming: &str, factory: &str) -> Outcome<()> {
-    std::thread::spawn(|| {
-        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-        std::process::exit(0);
-    });
     let naming = Naming::new(naming.parse()?, NamingConfig::default());
     let factory = naming.connection_factory(&factory.parse()?).await?;
     tokio::try_join!(send(&factory), receive(&factory))?;

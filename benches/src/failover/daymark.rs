@@ -1,12 +1,15 @@
 //! Our own pair: a naming server and two brokers with a journal in one directory.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use daymark_test_support::{ADDRESSES, Hosts, free_port, http_get, http_post};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
+use super::client::Gap;
+use super::report::{Shares, shares, unix_us};
 use super::{Cause, Pair, wait_for};
 use crate::peer::{Peer, own};
 use crate::{Outcome, other};
@@ -14,12 +17,11 @@ use crate::{Outcome, other};
 /// A naming server and two brokers. On hosts of their own, the first broker is alone on the first host, and everything
 /// else, the bench too, on the second.
 #[derive(Debug)]
-pub struct Daymark {
+pub struct Daymark<'a> {
     seats: [Seat; 2],
     naming: Peer,
-    hosts: Option<Hosts>,
-    store: PathBuf,
-    config: PathBuf,
+    hosts: Option<&'a Hosts>,
+    dir: TempDir,
 }
 
 #[derive(Debug)]
@@ -35,6 +37,8 @@ struct Seat {
 
 /// The group of the bench.
 const GROUP: &str = "bench";
+/// The file with the brokers' settings.
+const CONFIG: &str = "broker.toml";
 
 /// One step of a way into office.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,30 +49,29 @@ pub struct Step {
     pub at_unix_us: u64,
 }
 
-impl Daymark {
-    /// Starts them in `dir`, with their default settings, except that a primary that is back stays the standby: each
+impl<'a> Daymark<'a> {
+    /// Starts them with their default settings, except that a primary that is back stays the standby: each
     /// failover is one of its own.
     ///
     /// # Errors
     /// That one of them does not start.
-    pub fn start(dir: &Path, hosts: Option<Hosts>) -> Outcome<Self> {
+    pub fn start(hosts: Option<&'a Hosts>) -> Outcome<Self> {
         let [one, two] = if hosts.is_some() {
             ADDRESSES
         } else {
             ["127.0.0.1"; 2]
         };
         let listen = format!("{two}:{}", free_port());
-        let data = dir.join("naming").display().to_string();
+        let dir = tempfile::tempdir()?;
+        let data = dir.path().join("naming").display().to_string();
         let naming = own(&["as-daymark", "naming", "--listen", &listen, "--data", &data])?;
-        let config = dir.join("broker.toml");
         let settings = "[failover]\nauto_switchover = false\n[messaging]\nauto_create = true\n";
-        std::fs::write(&config, settings)?;
+        std::fs::write(dir.path().join(CONFIG), settings)?;
         let mut pair = Self {
             seats: [Seat::new("one", "primary", one), Seat::new("two", "backup", two)],
             naming,
             hosts,
-            store: dir.join("store"),
-            config,
+            dir,
         };
         pair.become_whole()?;
         Ok(pair)
@@ -86,22 +89,22 @@ impl Daymark {
         [0, 1].map(|at| self.seats[at].listen())
     }
 
-    /// The steps of the last way into office.
-    ///
-    /// # Errors
-    /// That naming does not tell.
-    pub fn steps(&self) -> Outcome<Vec<Step>> {
+    /// The steps of the way into office that ended the gap: the newest that began before its end.
+    fn steps(&self, gap: &Gap) -> Outcome<Vec<Step>> {
         let path = format!("/v1/groups/{GROUP}/timeline");
         let answer = http_get(&self.naming.address, &path).ok_or_else(|| other("naming does not answer"))?;
-        let newest = |failover: &&Value| failover["epoch"].as_u64();
-        let failovers = answer.body["failovers"].as_array();
-        let last = failovers.and_then(|failovers| failovers.iter().max_by_key(newest));
+        let began_us =
+            |failover: &Value| failover["report"]["began_unix_ms"].as_u64().unwrap_or_default() * 1000;
+        let failovers = answer.body["failovers"].as_array().map_or(&[][..], Vec::as_slice);
+        let before = failovers
+            .iter()
+            .filter(|failover| began_us(failover) <= unix_us(gap.to_ns));
+        let last = before.max_by_key(|failover| failover["epoch"].as_u64());
         let last = last.ok_or_else(|| other(format!("no timeline in {}", answer.body)))?;
-        let began_us = last["report"]["began_unix_ms"].as_u64().unwrap_or_default() * 1000;
         let steps = last["report"]["steps"].as_array().map_or(&[][..], Vec::as_slice);
         let step = |step: &Value| Step {
             code: step["step"].as_str().unwrap_or_default().to_owned(),
-            at_unix_us: began_us + step["at_us"].as_u64().unwrap_or_default(),
+            at_unix_us: began_us(last) + step["at_us"].as_u64().unwrap_or_default(),
         };
         Ok(steps.iter().map(step).collect())
     }
@@ -116,10 +119,7 @@ impl Daymark {
 
     /// Only the first host can be cut off.
     fn cut(&mut self) -> Outcome<()> {
-        let hosts = self
-            .hosts
-            .as_ref()
-            .ok_or_else(|| other("there are no hosts to cut"))?;
+        let hosts = self.hosts.ok_or_else(|| other("there are no hosts to cut"))?;
         hosts.lose(100);
         Ok(())
     }
@@ -141,9 +141,9 @@ impl Daymark {
     }
 }
 
-impl Pair for Daymark {
+impl Pair for Daymark<'_> {
     fn become_whole(&mut self) -> Outcome<()> {
-        if let Some(hosts) = &self.hosts {
+        if let Some(hosts) = self.hosts {
             hosts.lose(0);
         }
         for (host, seat) in self.seats.iter_mut().enumerate() {
@@ -151,11 +151,10 @@ impl Pair for Daymark {
             if seat.is_running() {
                 continue;
             }
-            let store = format!("journal:{}", self.store.display());
-            let arguments = seat.arguments(&store, &self.naming.address, &self.config);
+            let arguments = seat.arguments(self.dir.path(), &self.naming.address);
             let exe = std::env::current_exe()?;
             // This process is on the second host.
-            let (exe, arguments) = match &self.hosts {
+            let (exe, arguments) = match self.hosts {
                 Some(hosts) if host == 0 => hosts.on(host, &exe, &arguments),
                 Some(_) | None => (exe, arguments),
             };
@@ -181,9 +180,15 @@ impl Pair for Daymark {
         }
         Ok(())
     }
+
+    /// Naming is told of a failover once its clients are back: by the time the pair is whole again.
+    fn shares(&mut self, gap: &Gap) -> Outcome<Shares> {
+        self.become_whole()?;
+        Ok(shares(gap, &self.steps(gap)?))
+    }
 }
 
-impl Drop for Daymark {
+impl Drop for Daymark<'_> {
     fn drop(&mut self) {
         for seat in &mut self.seats {
             seat.thaw();
@@ -204,14 +209,15 @@ impl Seat {
         }
     }
 
-    fn arguments(&self, store: &str, naming: &str, config: &Path) -> Vec<String> {
+    fn arguments(&self, dir: &Path, naming: &str) -> Vec<String> {
         let (listen, admin) = (self.listen(), self.admin());
-        let config = config.display().to_string();
+        let store = format!("journal:{}", dir.join("store").display());
+        let config = dir.join(CONFIG).display().to_string();
         let flags = [
             ("--group", GROUP),
             ("--name", self.name),
             ("--role", self.role),
-            ("--store", store),
+            ("--store", &store),
             ("--naming", naming),
             ("--listen", &listen),
             ("--admin", &admin),

@@ -7,14 +7,17 @@
 pub mod artemis;
 pub mod client;
 pub mod daymark;
+pub mod end;
 pub mod report;
+pub mod row;
 
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{Outcome, other};
-use client::{Client, Gap};
+use client::Gap;
+use report::Shares;
 
 /// What happens to the active broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,35 +62,22 @@ pub trait Pair {
     /// # Errors
     /// That it could not be given.
     fn fail(&mut self, cause: Cause) -> Outcome<()>;
-}
 
-/// How long the clients are served before a cause is given.
-const FLOW: Duration = Duration::from_millis(500);
+    /// Where the time of the gap went, as far as the brokers tell.
+    ///
+    /// # Errors
+    /// That they should, and do not.
+    fn shares(&mut self, gap: &Gap) -> Outcome<Shares>;
+}
 
 /// How long a pair or a client may take to be ready.
 pub(crate) const READY: Duration = Duration::from_secs(60);
-
-/// One failover. `None` where the client was not served again within `deadline`.
-///
-/// # Errors
-/// That the pair is not whole, or the client ended.
-pub fn measure(
-    pair: &mut dyn Pair,
-    client: &Client,
-    cause: Cause,
-    deadline: Duration,
-) -> Outcome<Option<Gap>> {
-    pair.become_whole()?;
-    client.served_for(FLOW, READY)?;
-    let from = client.mark();
-    pair.fail(cause)?;
-    client.gap_since(&from, deadline)
-}
 
 /// Waits until something is so, asking every few milliseconds.
 pub(crate) fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) -> Outcome<()> {
     let until = Instant::now() + READY;
     while !is_so() {
+        end::go_on()?;
         if Instant::now() > until {
             return Err(other(format!("not within {READY:?}: {what}")).into());
         }

@@ -5,25 +5,27 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::client::Gap;
 use super::daymark::Step;
+use super::row::{DAYMARK, RUST, Row};
 use super::{Cause, monotonic_ns};
 use crate::table::Table;
-use crate::{Measurements, Outcome};
+use crate::{Measurements, Outcome, other};
 
-/// The failovers of one broker, client and cause.
+/// The failovers of one row.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// Whose.
-    pub broker: &'static str,
-    /// As seen by which client.
-    pub client: &'static str,
-    /// Why.
-    pub cause: Cause,
-    /// How long each client was without service, in milliseconds.
-    pub gaps: Measurements,
-    /// How often it was not served again in time, with that time in seconds.
-    pub unserved: (usize, u64),
+    row: Row,
+    /// How long the client was without service in each run, in milliseconds.
+    gaps: Vec<f64>,
     /// Where the time of each went.
-    pub shares: Vec<Shares>,
+    shares: Vec<Shares>,
+    /// In how many runs it was not served again in time.
+    unserved: usize,
+    /// Why other runs told nothing.
+    failed: Vec<String>,
+    /// How many of the last runs went wrong in one way or the other.
+    wrong_last: usize,
+    /// Why the row ended before its last run.
+    ended: Option<&'static str>,
 }
 
 /// How long each part of one gap took, in milliseconds, in order.
@@ -34,46 +36,124 @@ const NOTICING: &str = "(until the first step)";
 /// From the last step within the gap to the first acknowledgement after.
 const BEHIND: &str = "(until the first acknowledgement)";
 
+/// After so many runs in succession that went wrong a row is given up.
+const WRONG_MAX: usize = 3;
+
 impl Series {
+    pub(super) const fn new(row: Row) -> Self {
+        Self {
+            row,
+            gaps: Vec::new(),
+            shares: Vec::new(),
+            unserved: 0,
+            failed: Vec::new(),
+            wrong_last: 0,
+            ended: None,
+        }
+    }
+
+    /// What came of a run. It is told on standard error.
+    pub(super) fn add(&mut self, run: Outcome<Option<(Gap, Shares)>>) {
+        self.wrong_last += 1;
+        let told = match run {
+            Ok(Some((gap, shares))) => {
+                self.wrong_last = 0;
+                self.gaps.push(gap.ms());
+                self.shares.push(shares);
+                format!("{:.1} ms", gap.ms())
+            }
+            Ok(None) => {
+                self.unserved += 1;
+                "not served in time".to_owned()
+            }
+            Err(error) => {
+                self.failed.push(error.to_string());
+                format!("failed: {error}")
+            }
+        };
+        eprintln!("{}: {} of {}: {told}", self.row, self.runs(), self.row.runs);
+    }
+
+    /// No further run begins.
+    pub(super) const fn end(&mut self, why: &'static str) {
+        self.ended = Some(why);
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        self.runs() < self.row.runs && self.wrong_last < WRONG_MAX
+    }
+
+    /// The series, unless no run told anything.
+    pub(super) fn unless_empty(self) -> Outcome<Self> {
+        if self.gaps.is_empty() && self.unserved == 0 {
+            let why = self.failed.last().map(String::as_str).or(self.ended);
+            return Err(other(format!("{}: {}", self.row, why.unwrap_or("no run was wanted"))).into());
+        }
+        Ok(self)
+    }
+
+    fn runs(&self) -> usize {
+        self.gaps.len() + self.unserved + self.failed.len()
+    }
+
+    fn percentile(&self, percent: usize) -> Option<f64> {
+        let gaps: Measurements = self.gaps.iter().copied().collect();
+        gaps.percentile(percent)
+    }
+
     fn ms(&self, percent: usize) -> String {
-        self.gaps
-            .percentile(percent)
+        self.percentile(percent)
             .map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"))
     }
 
     /// What was wanted of it, and whether that was reached.
-    fn verdict(&self) -> String {
-        let bounds: &[(usize, f64)] = match self.cause {
-            _ if self.broker != "Daymark" => &[],
-            Cause::Kill => &[(50, 60.0), (99, 150.0)],
-            Cause::Freeze | Cause::Cut => &[(100, 2_000.0)],
-            Cause::Switchover => &[(99, 50.0)],
-        };
-        let verdicts = bounds.iter().map(|(percent, bound)| {
-            let kept = self.unserved.0 == 0 && self.gaps.percentile(*percent).is_some_and(|ms| ms <= *bound);
-            let what = if *percent == 100 {
-                "max".to_owned()
-            } else {
-                format!("p{percent}")
+    fn verdicts(&self) -> impl Iterator<Item = String> {
+        let is_whole = self.unserved == 0 && self.failed.is_empty();
+        self.row.wanted.iter().map(move |(percent, bound)| {
+            let kept = is_whole && self.percentile(*percent).is_some_and(|ms| ms <= *bound);
+            let what = match percent {
+                100 => "max".to_owned(),
+                percent => format!("p{percent}"),
             };
-            format!(
-                "{what} ≤ {bound}: {}",
-                if kept { "reached" } else { "**missed**" }
-            )
-        });
-        verdicts.collect::<Vec<_>>().join(", ")
+            let verdict = if kept { "reached" } else { "**missed**" };
+            format!("{what} ≤ {bound}: {verdict}")
+        })
     }
 
-    fn row(&self) -> String {
-        let runs = self.gaps.count() + self.unserved.0;
-        let (p50, p99, max) = (self.ms(50), self.ms(99), self.ms(100));
-        let unserved = match self.unserved {
-            (0, _) => String::new(),
-            (times, seconds) => format!("not served within {seconds} s: {times} of {runs}. "),
+    /// What went wrong.
+    fn remarks(&self) -> impl Iterator<Item = String> {
+        let seconds = self.row.deadline.as_secs();
+        let unserved = (self.unserved > 0).then(|| {
+            format!(
+                "not served within {seconds} s: {} of {}",
+                self.unserved,
+                self.runs()
+            )
+        });
+        let failed = self
+            .failed
+            .last()
+            .map(|why| format!("failed: {} of {} ({why})", self.failed.len(), self.runs()));
+        let ended = self.ended.map(str::to_owned);
+        unserved.into_iter().chain(failed).chain(ended)
+    }
+
+    fn line(&self) -> String {
+        let Row {
+            broker,
+            client,
+            cause,
+            runs,
+            ..
+        } = self.row;
+        let runs = match self.runs() {
+            all if all == runs => runs.to_string(),
+            fewer => format!("{fewer} of {runs}"),
         };
-        let (broker, client, cause) = (self.broker, self.client, self.cause.as_str());
-        let verdict = self.verdict();
-        format!("| {broker} | {client} | {cause} | {runs} | {p50} | {p99} | {max} | {unserved}{verdict} |")
+        let (p50, p99, max) = (self.ms(50), self.ms(99), self.ms(100));
+        let remarks: Vec<String> = self.remarks().chain(self.verdicts()).collect();
+        let (cause, remarks) = (cause.as_str(), remarks.join("; "));
+        format!("| {broker} | {client} | {cause} | {runs} | {p50} | {p99} | {max} | {remarks} |")
     }
 
     /// The median of each part, and its share of all of them.
@@ -117,7 +197,7 @@ pub fn shares(gap: &Gap, steps: &[Step]) -> Shares {
 }
 
 /// A moment of the monotonic clock as microseconds since 1970 UTC.
-fn unix_us(ns: u64) -> u64 {
+pub(super) fn unix_us(ns: u64) -> u64 {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_us = u64::try_from(unix.as_micros()).unwrap_or(u64::MAX);
     now_us.saturating_sub(monotonic_ns().saturating_sub(ns) / 1000)
@@ -141,15 +221,12 @@ impl Default for Tables {
 }
 
 impl Tables {
-    /// Adds a row.
-    pub fn add(&mut self, series: Series) {
-        self.table.line(series.row());
-        self.all.push(series);
-    }
-
-    /// What came of a peer; one that failed is named at the end.
-    pub fn peer<T>(&mut self, outcome: Outcome<T>) -> Option<T> {
-        self.table.peer(outcome)
+    /// Adds a row. One that told nothing is named at the end.
+    pub fn add(&mut self, outcome: Outcome<Series>) {
+        if let Some(series) = self.table.peer(outcome) {
+            self.table.line(series.line());
+            self.all.push(series);
+        }
     }
 
     /// Adds the ratios and where the time went, and writes everything to `target/benches/failover.md`.
@@ -165,9 +242,9 @@ impl Tables {
             .iter()
             .filter(|series| series.shares.iter().any(|shares| shares.len() > 1));
         for series in own {
-            let (cause, client) = (series.cause.as_str(), series.client);
+            let row = series.row;
             self.table.line(format!(
-                "\nWhere the time went: {cause}, {client}\n\n| step | in | p50 ms | max ms | share |\n|---|---|---|---|---|"
+                "\nWhere the time went: {row}\n\n| step | in | p50 ms | max ms | share |\n|---|---|---|---|---|"
             ));
             for part in series.parts() {
                 self.table.line(part);
@@ -176,31 +253,28 @@ impl Tables {
         self.table.write("failover.md")
     }
 
-    /// Ours beside Artemis' with the same client.
+    /// Ours beside the best that Artemis reached with the same client program, with whatever settings.
     fn ratios(&self) -> Vec<String> {
-        let mut ratios = Vec::new();
-        for theirs in self.all.iter().filter(|series| series.broker != "Daymark") {
-            let same = |ours: &&Series| {
-                (ours.broker, ours.client, ours.cause) == ("Daymark", theirs.client, theirs.cause)
+        let (ours, theirs): (Vec<&Series>, Vec<&Series>) =
+            self.all.iter().partition(|series| series.row.broker == DAYMARK);
+        let ours = ours.into_iter().filter(|series| series.row.client != RUST);
+        let both = ours.flat_map(|ours| [50, 99].map(|percent| (ours, percent)));
+        both.filter_map(|(ours, percent)| {
+            let theirs = theirs.iter().filter(|theirs| theirs.row.cause == ours.row.cause);
+            let best = theirs.filter_map(|theirs| theirs.percentile(percent));
+            let best = best.min_by(f64::total_cmp)?;
+            let times = best / ours.percentile(percent)?;
+            let verdict = match ours.row.cause {
+                Cause::Kill if times >= 10.0 => " (wanted 1/10: reached)",
+                Cause::Kill => " (wanted 1/10: **missed**)",
+                Cause::Freeze | Cause::Cut | Cause::Switchover => "",
             };
-            let Some(ours) = self.all.iter().find(same) else {
-                continue;
-            };
-            for percent in [50, 99] {
-                let both = ours.gaps.percentile(percent).zip(theirs.gaps.percentile(percent));
-                ratios.extend(both.map(|(our_ms, their_ms)| {
-                    let (cause, client, broker) = (ours.cause.as_str(), ours.client, theirs.broker);
-                    let times = their_ms / our_ms;
-                    let verdict = match ours.cause {
-                        Cause::Kill if times >= 10.0 => " (wanted 1/10: reached)",
-                        Cause::Kill => " (wanted 1/10: **missed**)",
-                        Cause::Freeze | Cause::Cut | Cause::Switchover => "",
-                    };
-                    format!("\n{cause}, {client}, p{percent}: 1/{times:.1} of {broker}'s{verdict}")
-                }));
-            }
-        }
-        ratios
+            let row = ours.row;
+            Some(format!(
+                "\n{row}, p{percent}: 1/{times:.1} of Artemis' best, {best:.1} ms{verdict}"
+            ))
+        })
+        .collect()
     }
 }
 

@@ -4,7 +4,6 @@ import jakarta.jms.Connection;
 import jakarta.jms.MessageConsumer;
 import jakarta.jms.MessageProducer;
 import jakarta.jms.Session;
-import java.io.IOException;
 import java.net.URI;
 import org.apache.qpid.jms.JmsConnection;
 import org.apache.qpid.jms.JmsConnectionFactory;
@@ -16,13 +15,12 @@ import org.apache.qpid.jms.message.JmsInboundMessageDispatch;
  * and receives them on a second connection.
  *
  * <p>{@code Acknowledged URI QUEUE}. Prints {@code at HOST:PORT} when its producer's connection stands, again and again,
- * and {@code ack NANOSECONDS} for each acknowledgement, on the system's monotonic clock. It ends with its standard input.
+ * and {@code ack NANOSECONDS} for each acknowledgement, on the system's monotonic clock.
  */
 public final class Acknowledged {
     private static final long PACE_MS = 1;
 
     public static void main(String[] arguments) throws Exception {
-        endWithStandardInput();
         JmsConnectionFactory factory = new JmsConnectionFactory(arguments[0]);
         Connection receiving = factory.createConnection();
         Session listening = receiving.createSession();
@@ -38,19 +36,6 @@ public final class Acknowledged {
             System.out.println("ack " + System.nanoTime());
             Thread.sleep(PACE_MS);
         }
-    }
-
-    private static void endWithStandardInput() {
-        Thread reader = new Thread(() -> {
-            try {
-                while (System.in.read() >= 0) {}
-            } catch (IOException gone) {
-                System.err.println(gone);
-            }
-            Runtime.getRuntime().halt(0);
-        });
-        reader.setDaemon(true);
-        reader.start();
     }
 
     /** Says where the connection stands. */
