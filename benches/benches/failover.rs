@@ -177,7 +177,7 @@ impl Choice {
     }
 
     fn cut(&self, programs: &[Program<'_>], end: End, tables: &mut Tables) {
-        let Some(hosts) = Hosts::with_lossy_cable() else {
+        let Some(hosts) = Hosts::with_poor_cable() else {
             return; // It has said why.
         };
         hosts.enter(1);

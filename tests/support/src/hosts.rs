@@ -1,5 +1,6 @@
 //! Two hosts on one network, as network namespaces joined by a cable: nothing leaves them.
 
+use std::cell::Cell;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -24,13 +25,15 @@ pub struct Hosts {
     cable: Option<Cable>,
 }
 
-/// A cable that loses packets: a program in a namespace of its own that passes on the rest.
+/// A cable that loses and delays packets: a program in a namespace of its own that passes on the rest.
 #[derive(Debug)]
 struct Cable {
     namespace: String,
     process: Option<Process>,
     directory: TempDir,
     python: PathBuf,
+    /// Percent that are lost, and the longest delay in milliseconds.
+    quality: Cell<(u32, u128)>,
 }
 
 /// The addresses of the two hosts. No other namespace sees them.
@@ -53,12 +56,12 @@ impl Hosts {
         Some(hosts)
     }
 
-    /// The same with a cable that can be told to lose packets. It loses none at first.
+    /// The same with a cable that can be told to lose and to delay packets. It does neither at first.
     ///
     /// # Panics
     /// As `new`, and when the cable cannot be started.
     #[must_use]
-    pub fn with_lossy_cable() -> Option<Self> {
+    pub fn with_poor_cable() -> Option<Self> {
         let python = tool("python3")?;
         let mut hosts = Self::apart()?;
         let namespace = format!("{}c", hosts.names[0]);
@@ -68,6 +71,7 @@ impl Hosts {
             process: None,
             directory: TempDir::with_prefix("daymark-cable-").expect("a temporary directory"),
             python,
+            quality: Cell::default(),
         };
         for (name, end) in hosts.names.iter().zip(ENDS) {
             let middle = &cable.namespace;
@@ -91,7 +95,17 @@ impl Hosts {
     /// # Panics
     /// Without a cable that loses packets.
     pub fn lose(&self, percent: u32) {
-        self.cable.as_ref().expect("a lossy cable").lose(percent);
+        let cable = self.cable.as_ref().expect("a poor cable");
+        cable.be((percent, cable.quality.get().1));
+    }
+
+    /// From now on every packet is late by a time of its own, so long at most, in both directions.
+    ///
+    /// # Panics
+    /// Without a cable that delays packets.
+    pub fn delay(&self, longest: Duration) {
+        let cable = self.cable.as_ref().expect("a poor cable");
+        cable.be((cable.quality.get().0, longest.as_millis()));
     }
 
     /// How many packets were lost, counted in tens, since this was asked last.
@@ -99,7 +113,7 @@ impl Hosts {
     /// # Panics
     /// Without a cable that loses packets.
     pub fn lost(&mut self) -> usize {
-        let cable = self.cable.as_mut().expect("a lossy cable");
+        let cable = self.cable.as_mut().expect("a poor cable");
         let process = cable.process.as_mut().expect("a cable that was started");
         std::iter::from_fn(|| process.line(Duration::ZERO)).count() * 10
     }
@@ -196,10 +210,10 @@ fn script(name: &str) -> String {
 
 impl Cable {
     fn start(&mut self, ip: &Path) {
-        self.lose(0);
-        let share = self.share().display().to_string();
+        self.be(self.quality.get());
+        let quality = self.quality_file().display().to_string();
         let python = self.python.display().to_string();
-        let script = script("lossy_cable.py");
+        let script = script("poor_cable.py");
         let [left, right] = ENDS;
         let arguments = [
             "netns",
@@ -210,7 +224,7 @@ impl Cable {
             left,
             right,
             "1",
-            &share,
+            &quality,
         ];
         let mut process = Process::start(ip, &arguments.map(str::to_owned), self.directory.path(), &[]);
         let ready = process.line(READY);
@@ -218,15 +232,16 @@ impl Cable {
         self.process = Some(process);
     }
 
-    fn share(&self) -> PathBuf {
-        self.directory.path().join("percent")
+    fn quality_file(&self) -> PathBuf {
+        self.directory.path().join("quality")
     }
 
-    fn lose(&self, percent: u32) {
+    fn be(&self, quality: (u32, u128)) {
+        self.quality.set(quality);
         // Renamed into place, so that the cable never reads half of it.
         let new = self.directory.path().join("new");
-        let written = std::fs::write(&new, percent.to_string());
-        let placed = written.and_then(|()| std::fs::rename(&new, self.share()));
+        let written = std::fs::write(&new, format!("{} {}", quality.0, quality.1));
+        let placed = written.and_then(|()| std::fs::rename(&new, self.quality_file()));
         placed.expect("a file that can be written");
     }
 }
