@@ -10,6 +10,7 @@ mod outage;
 mod seek;
 pub(crate) mod status;
 pub(crate) mod timeline;
+mod ways;
 mod wishes;
 
 use std::collections::BTreeMap;
@@ -37,6 +38,7 @@ use naming::{Answer, Registrar};
 use office::{Done, Office, Opening};
 use outage::Outage;
 use status::StatusBoard;
+use ways::Ways;
 use wishes::Switching;
 pub(crate) use wishes::{Exporting, NotSwitched, Promote, Switchover, Wish};
 
@@ -179,6 +181,7 @@ impl Driver {
         let (reporter, reports) = mpsc::channel(64);
         let settings = &parts.config.failover;
         let registrar = Registrar {
+            ways: Ways::new(&parts.naming),
             naming: parts.naming,
             group: parts.me.group.clone(),
             member: parts.me.member.clone(),

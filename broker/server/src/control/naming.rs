@@ -10,6 +10,7 @@ use daymark_client::proto::{
 use daymark_client::{LookupError, Naming, Providers};
 
 use super::outage::Outage;
+use super::ways::Ways;
 
 /// How long a withdrawal or a departure may hold up the end of a broker.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -23,6 +24,8 @@ const DOUBT: Duration = Duration::from_millis(10);
 #[derive(Clone)]
 pub(super) struct Registrar {
     pub(super) naming: Naming,
+    /// How it renews.
+    pub(super) ways: Ways,
     pub(super) group: GroupName,
     pub(super) member: MemberName,
     /// How long a join or a renewal may take.
@@ -76,8 +79,11 @@ impl Registrar {
     }
 
     pub(super) async fn renew(self, lease: LeaseId) -> Answer {
-        let renewing = self.bounded(self.patience, self.naming.renew(&self.group, &self.member, lease));
-        let (renewed, view) = tokio::join!(renewing, self.group_view());
+        let renewing = self.ways.renew(&self.group, &self.member, lease);
+        // The next renewal must not wait for the view.
+        let viewing = tokio::time::timeout(self.patience / 3, self.group_view());
+        let (renewed, view) = tokio::join!(self.bounded(self.patience, renewing), viewing);
+        let view = view.ok().flatten();
         match renewed {
             Ok(renewed) => {
                 let group = GroupSeen {
