@@ -267,3 +267,61 @@ fn a_name_that_the_configuration_comes_to_use_is_left_out_until_it_is_free_again
     assert_eq!(bound(&stage, "news"), (json!("other"), json!(2)));
     assert_eq!(bound(&stage, "news2"), (json!("news"), json!(2)));
 }
+
+#[test]
+fn names_given_at_the_same_time_are_all_published_and_one_name_goes_to_one() {
+    let stage = Stage::new();
+    let (_process, admin) = stage.program.broker(&stage.broker("one", "primary"));
+    stage.group_served_by("one", 1);
+    let put = |number: usize, export: String| {
+        let path = format!("/v1/queues/q{number}");
+        let answer = http_put(&admin, &path, &json!({ "export": export })).expect("an answer");
+        (answer.status, answer.body["code"].clone())
+    };
+    let all = |export: &(dyn Fn(usize) -> String + Sync)| {
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = (0..8).map(|n| scope.spawn(move || put(n, export(n)))).collect();
+            let answers = asked.into_iter().map(|asked| asked.join().expect("an answer"));
+            answers.collect::<Vec<_>>()
+        })
+    };
+    let answers = all(&|number| format!("jms/q{number}"));
+    assert!(answers.iter().all(|(status, _)| *status == 204), "{answers:?}");
+    for number in 0..8 {
+        let address = json!(format!("q{number}"));
+        assert_eq!(bound(&stage, &format!("jms/q{number}")), (address, json!(1)));
+    }
+    let answers = all(&|_| "jms/wanted".to_owned());
+    let taken = (409, json!("ExportTaken"));
+    assert_eq!(
+        answers.iter().filter(|answer| **answer == taken).count(),
+        7,
+        "{answers:?}"
+    );
+    assert_eq!(
+        answers.iter().filter(|answer| answer.0 == 204).count(),
+        1,
+        "{answers:?}"
+    );
+    let group = stage.group_served_by("one", 1);
+    assert_eq!(group["exports"].as_array().map(Vec::len), Some(2 + 8));
+}
+
+#[test]
+fn a_naming_server_that_hangs_holds_up_no_administrator() {
+    let stage = Stage::new();
+    let (_process, admin) = stage.program.broker(&stage.broker("one", "primary"));
+    stage.group_served_by("one", 1);
+    stage.naming.freeze();
+    let answer = http_put(&admin, "/v1/queues/a", &json!({"export": "jms/a"})).expect("an answer in time");
+    assert_eq!(
+        (answer.status, &answer.body["export_state"]),
+        (202, &json!("waiting"))
+    );
+    stage.naming.thaw();
+    stage.group_when("the name is published", |group| {
+        let names = group["exports"].as_array();
+        names.is_some_and(|names| names.contains(&json!("jms/a"))) && group["withheld"].is_null()
+    });
+    assert_eq!(bound(&stage, "jms/a").0, "a");
+}

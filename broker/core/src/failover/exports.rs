@@ -129,7 +129,7 @@ impl Added {
     }
 
     /// Whether a change waits for the next publication.
-    pub(super) fn is_due(&self) -> bool {
+    fn is_due(&self) -> bool {
         self.change.as_ref().is_some_and(|change| !change.offered)
     }
 
