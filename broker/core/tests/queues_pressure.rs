@@ -206,6 +206,29 @@ fn a_full_queue_that_blocks_stops_producers_by_credit_and_they_go_on_when_there_
 }
 
 #[test]
+fn credit_is_taken_back_from_a_producer_whose_messages_are_far_larger_than_was_thought() {
+    let mut world = World::with(Limits::default());
+    let queue = world.queues.declare("q", QueueSettings::default()).unwrap();
+    let mut sender = Sender::new(&mut world, queue, 1 << 20);
+    world.store();
+    sender.hear(&mut world);
+    assert_eq!(sender.credit, 32, "nobody knows yet how large they are");
+    let mut publish = |world: &mut World, number| {
+        let arrival = durable(&"x".repeat(sender.size));
+        let sent = world.queues.publish(sender.producer, None, arrival, Some(number));
+        assert_eq!(sent, Ok(()));
+        sender.hear(world);
+        sender.credit
+    };
+    assert_eq!(publish(&mut world, 1), 4, "what four mebibytes hold");
+    // What was on its way is taken, and brings no credit that would not suit.
+    for number in 2..10 {
+        assert!(publish(&mut world, number) <= 4);
+        world.store();
+    }
+}
+
+#[test]
 fn a_limit_that_was_only_passed_by_is_no_limit() {
     // Three quarters of the memory are in use, and the store was slow once: that is over.
     let limits = Limits {

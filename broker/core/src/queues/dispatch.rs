@@ -228,8 +228,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         if !self.waiting.is_empty() && !self.is_at_limit() {
             self.asking.append(&mut self.waiting);
         }
-        // Together they may send what half of the memory takes.
-        let share = self.limits.max_bytes / 2 / (self.producers.len() as u64).max(1);
+        let share = self.share();
         while let Some(producer) = self.asking.pop() {
             let Some(found) = self.producers.fetch(producer.0) else {
                 continue;
@@ -261,6 +260,30 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             found.credit = found.window;
             let (owner, link, credit) = (found.owner, found.link, found.credit);
             self.post(owner, Action::Credit { link, credit });
+        }
+    }
+
+    /// What each producer may send: together they may send what half of the memory takes.
+    fn share(&self) -> u64 {
+        self.limits.max_bytes / 2 / (self.producers.len() as u64).max(1)
+    }
+
+    /// The messages of this producer are larger than was thought when it was given its credit. It keeps what suits
+    /// them, and nothing where there is no room.
+    pub(super) fn take_credit_back(&mut self, producer: ProducerId) {
+        let (share, full) = (self.share(), self.is_at_limit());
+        let Some(found) = self.producers.fetch_mut(producer.0) else {
+            return;
+        };
+        let fitting = found.fitting_window(&self.limits, share);
+        let window = if full { 0 } else { fitting };
+        if window < found.credit {
+            (found.window, found.credit) = (window, window);
+            let (owner, link, credit) = (found.owner, found.link, found.credit);
+            self.post(owner, Action::Credit { link, credit });
+        }
+        if full {
+            self.ask(producer);
         }
     }
 

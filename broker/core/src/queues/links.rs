@@ -181,6 +181,11 @@ impl<L> Producer<L> {
         self.left(self.credit.saturating_sub(1))
     }
 
+    /// What it may still send takes, as far as its latest messages tell.
+    pub(super) fn promised_bytes(&self) -> u64 {
+        self.mean_bytes.saturating_mul(u64::from(self.credit))
+    }
+
     /// Takes note of the credit that is left and says whether it is time for more.
     pub(super) fn left(&mut self, credit: u32) -> bool {
         self.credit = self.credit.min(credit);

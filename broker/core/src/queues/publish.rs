@@ -82,7 +82,11 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             from.queue = to;
         }
         let (owner, link, queue) = (from.owner, from.link, from.queue);
-        if from.sent(bytes as u64) {
+        let wants_more = from.sent(bytes as u64);
+        if from.promised_bytes() > self.limits.producer_credit_bytes {
+            self.take_credit_back(producer);
+        }
+        if wants_more {
             self.ask(producer);
         }
         let queue = queue.filter(|&queue| self.living(queue).is_some());

@@ -63,7 +63,7 @@ impl Default for Limits {
             outbox_messages: 1_024,
             outbox_bytes: 1 << 20,
             max_transactions: 1_000,
-            transaction_bytes: 16 << 20,
+            transaction_bytes: 32 << 20,
             transaction_ms: 300_000,
         }
     }
@@ -328,7 +328,8 @@ pub enum Action<L, D> {
         /// What took effect.
         settlement: Settlement,
     },
-    /// Let a producer send this many messages from now on.
+    /// Let a producer send this many messages from now on: more than before, or fewer. What it had sent before it
+    /// heard of that is taken all the same.
     Credit {
         /// The producer's link.
         link: L,

@@ -47,7 +47,8 @@ pub struct MessagingConfig {
     pub max_temporary_per_connection: usize,
     /// Transactions one connection may have open. Default 1,000.
     pub max_transactions_per_connection: usize,
-    /// Bytes of messages one transaction may hold. Default 16 MiB. One that holds more is rolled back.
+    /// Bytes of messages one transaction may hold. Default 32 MiB, which is the most. One that holds more is rolled
+    /// back.
     pub max_transaction_bytes: u64,
     /// How long a transaction may stay open, in milliseconds. Default 300,000. Then it is rolled back.
     pub transaction_timeout_ms: u64,
@@ -255,7 +256,7 @@ impl Default for MessagingConfig {
             max_links_per_connection: 1_000,
             max_temporary_per_connection: 1_000,
             max_transactions_per_connection: 1_000,
-            max_transaction_bytes: 16 << 20,
+            max_transaction_bytes: 32 << 20,
             transaction_timeout_ms: 300_000,
             max_message_bytes: 32 << 20,
             max_frame_bytes: 65_536,
