@@ -12,6 +12,7 @@ mod failover;
 mod flood;
 mod foreign;
 mod hosts;
+mod large;
 mod manage;
 mod memory;
 mod sessions;

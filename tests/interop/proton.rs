@@ -16,6 +16,7 @@ const CASES: &[&str] = &[
     "messages_keep_their_order",
     "presettled_messages_arrive",
     "a_message_of_16_mebibytes_arrives_in_small_frames",
+    "a_message_larger_than_the_broker_takes_is_refused_and_the_connection_lives",
     "a_sender_without_address_sends_anywhere",
     "sasl_anonymous_enters",
     "sasl_plain_enters",

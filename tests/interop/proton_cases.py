@@ -134,6 +134,15 @@ def a_message_of_16_mebibytes_arrives_in_small_frames(stage):
     same(body, body_of(connection.create_receiver(stage.name).receive()))
 
 
+def a_message_larger_than_the_broker_takes_is_refused_and_the_connection_lives(stage):
+    connection = stage.connect()
+    sender = connection.create_sender(stage.name)
+    limit = sender.link.remote_max_message_size
+    same(32 << 20, limit)
+    refused(lambda: sender.send(Message(body=bytes(limit))), "amqp:link:message-size-exceeded")
+    works(stage, connection)
+
+
 def a_sender_without_address_sends_anywhere(stage):
     connection = stage.connect()
     sender = connection.create_sender(None)
