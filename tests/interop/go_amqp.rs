@@ -23,6 +23,7 @@ const CASES: &[&str] = &[
     "aRequestIsAnsweredOverATemporaryQueue",
     "everySubscriberOfATopicGetsItsCopy",
     "aSharedSubscriptionGivesEachMessageToOne",
+    "aDurableSubscriptionKeepsWhatCameMeanwhile",
 ];
 
 #[test]

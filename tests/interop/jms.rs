@@ -19,6 +19,7 @@ const CASES: &[&str] = &[
     "anObjectArrivesUnopened",
     "headersAndPropertiesArriveAsSent",
     "aMessageOf16MebibytesArrivesAsSent",
+    "aMessageOf16MebibytesArrivesInFramesOf4Kibibytes",
     "messagesLargerThanTheBrokerTakesAreRefusedAndTheConnectionLives",
     "theSimplifiedInterfaceWorks",
     // Acknowledge modes and outcomes.

@@ -165,12 +165,15 @@ def a_client_without_sasl_enters(stage):
 
 
 def an_idle_connection_is_kept_alive(stage):
-    connection = stage.connect(heartbeat=4)
-    ends = time.monotonic() + 6
+    # One wants to hear from the broker, and of the other one the broker wants to hear.
+    connections = [stage.connect(heartbeat=4), stage.connect(stage.strict)]
+    ends = time.monotonic() + 7
     while time.monotonic() < ends:
-        connection.container.do_work(0.2)
-        assert not connection.disconnected, "the connection was lost"
-    works(stage, connection)
+        for connection in connections:
+            connection.container.do_work(0.2)
+            assert not connection.disconnected, "the connection was lost"
+    works(stage, connections[0])
+    connections[1].create_sender("examples").close()
 
 
 def an_unknown_queue_is_refused_and_the_connection_lives(stage):

@@ -23,6 +23,8 @@ const CASES: &[&str] = &[
     "aBrowserSeesEverythingAndTakesNothing",
     "aRequestIsAnsweredOverATemporaryQueue",
     "everySubscriberOfATopicGetsItsCopy",
+    "presettledMessagesArrive",
+    "aSharedSubscriptionGivesEachMessageToOne",
     "aDurableSubscriptionKeepsWhatCameMeanwhileAndEndsWithItsLink",
 ];
 

@@ -17,12 +17,15 @@ queues = []
 export = "WillingConnectionFactory"
 "#;
 
+/// Ends a connection it has heard nothing from for so long, and tells clients half of it.
+const STRICT: &str = "[messaging]\nidle_timeout_ms = 5000\n";
+
 /// Two brokers, each active in a group of its own.
 pub(crate) struct Brokers {
     program: Program,
     /// Makes queues and topics on first use: `HOST:PORT`.
     pub(crate) willing: String,
-    /// Knows only the queue `examples`: `HOST:PORT`.
+    /// Knows only the queue `examples`, and wants a sign of life every 2.5 seconds: `HOST:PORT`.
     pub(crate) strict: String,
     _processes: Vec<Process>,
 }
@@ -33,8 +36,7 @@ impl Brokers {
         let program = Program::new(env!("CARGO_BIN_EXE_daymark"));
         let (naming, address) = program.naming("naming");
         let mut processes = vec![naming];
-        let config = program.file("willing.toml", WILLING);
-        let [willing, strict] = [("willing", Some(config)), ("strict", None)].map(|(name, config)| {
+        let [willing, strict] = [("willing", WILLING), ("strict", STRICT)].map(|(name, config)| {
             let broker = Broker {
                 name: name.to_owned(),
                 role: "primary".to_owned(),
@@ -42,7 +44,7 @@ impl Brokers {
                 store: program.path(name),
                 naming: address.clone(),
                 port: free_port(),
-                config,
+                config: Some(program.file(&format!("{name}.toml"), config)),
             };
             processes.push(program.broker(&broker).0);
             eventually(Duration::from_secs(60), &format!("{name} serves"), || {

@@ -3,8 +3,8 @@
 mod queues_support;
 
 use daymark_broker_core::queues::{
-    Action, Arrival, ConsumerOptions, DuplicateId, Lifetime, QueueId, QueueLimits, QueueSettings, Refused,
-    Settlement, Subscribed, Subscription, SubscriptionKey, WhenFull,
+    Action, Arrival, ConsumerOptions, DuplicateId, Lifetime, Limits, QueueId, QueueLimits, QueueSettings,
+    Refused, Settlement, Subscribed, Subscription, SubscriptionKey, WhenFull,
 };
 use daymark_broker_core::selector::Selector;
 use queues_support::{World, durable, text};
@@ -535,4 +535,28 @@ fn only_its_owner_takes_from_a_temporary_queue_or_topic_and_everybody_may_send()
     world.queues.take_outbox(stranger, &mut overheard);
     overheard.retain(|action| matches!(action, Action::Deliver(_)));
     assert_eq!(overheard, []);
+}
+
+#[test]
+fn queues_topics_and_subscriptions_together_are_no_more_than_there_may_be() {
+    let mut world = World::with(Limits {
+        max_queues: 3,
+        ..Limits::default()
+    });
+    let queue = world.queue("q");
+    world.queues.declare_topic("t", QueueSettings::default()).unwrap();
+    let subscribe = |world: &mut World, name| {
+        let subscribed = world.queues.subscribe(world.owner, lasting(name, "t"));
+        subscribed.map(|(queue, _)| queue)
+    };
+    assert!(subscribe(&mut world, "one").is_ok());
+    let refused = Err(Refused::TooManyQueues { limit: 3 });
+    assert_eq!(world.queues.declare("another", QueueSettings::default()), refused);
+    assert_eq!(
+        world.queues.declare_topic("another", QueueSettings::default()),
+        refused
+    );
+    assert_eq!(subscribe(&mut world, "two"), refused);
+    world.queues.delete(queue, false).unwrap();
+    assert!(subscribe(&mut world, "two").is_ok(), "room was made");
 }

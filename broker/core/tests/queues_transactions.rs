@@ -342,3 +342,19 @@ fn commit_same(world: &mut World, producer: ProducerId, delivery: u64) {
         .unwrap();
     queues.commit(owner, transaction, 9, Some(delivery)).unwrap();
 }
+
+#[test]
+fn a_connection_has_no_more_transactions_open_than_it_may_and_begins_one_when_another_ends() {
+    let mut world = World::with(Limits {
+        max_transactions: 2,
+        ..Limits::default()
+    });
+    let first = world.queues.begin(world.owner).unwrap();
+    world.queues.begin(world.owner).unwrap();
+    let refused = world.queues.begin(world.owner);
+    assert_eq!(refused, Err(Refused::TooManyTransactions { limit: 2 }));
+    let other = world.queues.add_owner();
+    assert!(world.queues.begin(other).is_ok(), "each connection has its own");
+    assert_eq!(world.queues.rollback(world.owner, first), Ok(()));
+    assert!(world.queues.begin(world.owner).is_ok());
+}

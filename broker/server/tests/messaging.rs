@@ -45,7 +45,20 @@ fn the_broker_says_who_it_is_and_where_the_others_are() {
     let client = Client::connect(broker.addr);
     let open = client.amqp.remote_open().unwrap();
     assert_eq!(open.container_id, "kkam");
-    assert!(open.offers("ANONYMOUS-RELAY") && open.offers("sole-connection-for-container"));
+    let offered: Vec<_> = open.offered_capabilities.iter().map(Symbol::as_str).collect();
+    // What Qpid JMS asks for.
+    let all = [
+        "sole-connection-for-container",
+        "DELAYED_DELIVERY",
+        "ANONYMOUS-RELAY",
+        "SHARED-SUBS",
+    ];
+    assert_eq!(offered, all);
+    assert_eq!(
+        open.properties.get("product"),
+        Some(&Value::String("daymark".into()))
+    );
+    assert!(open.properties.get("version").is_some());
     assert_eq!(open.properties.get("daymark:epoch"), Some(&Value::Ulong(1)));
     assert_eq!(
         open.properties.get("daymark:group"),

@@ -39,6 +39,7 @@ var cases = map[string]func(*stage) error{
 	"aRequestIsAnsweredOverATemporaryQueue":        aRequestIsAnsweredOverATemporaryQueue,
 	"everySubscriberOfATopicGetsItsCopy":           everySubscriberOfATopicGetsItsCopy,
 	"aSharedSubscriptionGivesEachMessageToOne":     aSharedSubscriptionGivesEachMessageToOne,
+	"aDurableSubscriptionKeepsWhatCameMeanwhile":   aDurableSubscriptionKeepsWhatCameMeanwhile,
 }
 
 func main() {
@@ -356,7 +357,16 @@ func anIdleConnectionIsKeptAlive(s *stage) error {
 		return err
 	}
 	defer end()
-	time.Sleep(6 * time.Second)
+	// Of this one the broker wants to hear.
+	heard, leave, err := s.session(s.strict, nil)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	time.Sleep(7 * time.Second)
+	if _, err := heard.NewSender(s.ctx, "examples", nil); err != nil {
+		return err
+	}
 	return s.works(session, s.name)
 }
 
@@ -489,6 +499,57 @@ func aSharedSubscriptionGivesEachMessageToOne(s *stage) error {
 		}
 		return nil
 	})
+}
+
+func aDurableSubscriptionKeepsWhatCameMeanwhile(s *stage) error {
+	subscribe := func() (*amqp.Receiver, func(), error) {
+		conn, err := s.dial(s.willing, &amqp.ConnOptions{ContainerID: "go-durable"})
+		if err != nil {
+			return nil, nil, err
+		}
+		session, err := conn.NewSession(s.ctx, nil)
+		if err != nil {
+			return nil, nil, err
+		}
+		receiver, err := session.NewReceiver(s.ctx, s.name, &amqp.ReceiverOptions{
+			Name:               "kept",
+			Durability:         amqp.DurabilityUnsettledState,
+			SourceDurability:   amqp.DurabilityUnsettledState,
+			SourceExpiryPolicy: amqp.ExpiryPolicyNever,
+			SourceCapabilities: []string{"topic"},
+		})
+		return receiver, func() { conn.Close() }, err
+	}
+	_, leave, err := subscribe()
+	if err != nil {
+		return err
+	}
+	leave()
+	session, end, err := s.session(s.willing, nil)
+	if err != nil {
+		return err
+	}
+	defer end()
+	sender, err := session.NewSender(s.ctx, s.name, &amqp.SenderOptions{TargetCapabilities: []string{"topic"}})
+	if err != nil {
+		return err
+	}
+	for _, body := range []string{"a", "b"} {
+		message := &amqp.Message{Header: &amqp.MessageHeader{Durable: true}, Value: body}
+		if err := sender.Send(s.ctx, message, nil); err != nil {
+			return err
+		}
+	}
+	receiver, leave, err := subscribe()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := s.expect(receiver, "a", "b"); err != nil {
+		return err
+	}
+	// Closing the link ends the subscription.
+	return receiver.Close(s.ctx)
 }
 
 // Publishes `a` and `b` to two receivers with these capabilities, whose links are named as those of one subscription.

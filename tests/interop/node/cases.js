@@ -197,12 +197,15 @@ const cases = {
   },
 
   async anIdleConnectionIsKeptAlive(name) {
+    // One wants to hear from the broker, and of the other one the broker wants to hear.
     const connection = await connect({ idle_time_out: 4_000 });
+    const heard = await connect({}, strict);
     let lost = false;
-    connection.on("disconnected", () => (lost = true));
-    await new Promise((resolve) => setTimeout(resolve, 6_000));
+    for (const each of [connection, heard]) each.on("disconnected", () => (lost = true));
+    await new Promise((resolve) => setTimeout(resolve, 7_000));
     assert.ok(!lost, "the connection was lost");
     await works(connection, name);
+    await once(heard.open_sender("examples"), "sendable", ["sender_error"]);
   },
 
   async anUnknownQueueIsRefusedAndTheConnectionLives() {
@@ -268,6 +271,34 @@ const cases = {
     await once(sender, "sendable", ["sender_error"]);
     for (const body of ["a", "b"]) sender.send({ body });
     for (const link of subscribers) assert.deepEqual(await take(link, 2), ["a", "b"]);
+  },
+
+  async presettledMessagesArrive(name) {
+    const connection = await connect();
+    const sender = connection.open_sender({ target: name, snd_settle_mode: 1 });
+    await once(sender, "sendable", ["sender_error"]);
+    sender.send({ body: "once" });
+    const link = receiver(connection, name, { snd_settle_mode: 1 });
+    const { message, delivery } = await receive(link);
+    assert.deepEqual([message.body, delivery.remote_settled], ["once", true]);
+    await nothingComes(receiver(connection, name));
+  },
+
+  async aSharedSubscriptionGivesEachMessageToOne(address) {
+    const source = { address, capabilities: ["topic", "shared", "global"] };
+    const links = await Promise.all(
+      [1, 2].map(async (number) => {
+        const link = receiver(await connect(), source, { name: `${address}|global${number}` });
+        await once(link, "receiver_open", ["receiver_error"]);
+        return link;
+      }),
+    );
+    const connection = await connect();
+    const sender = connection.open_sender({ target: { address, capabilities: ["topic"] } });
+    await once(sender, "sendable", ["sender_error"]);
+    for (let body = 0; body < 10; body++) sender.send({ body });
+    const bodies = [...(await take(links[0], 5)), ...(await take(links[1], 5))];
+    assert.deepEqual(bodies.sort(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
   },
 
   async aDurableSubscriptionKeepsWhatCameMeanwhileAndEndsWithItsLink(address) {

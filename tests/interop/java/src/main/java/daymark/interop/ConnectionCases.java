@@ -65,8 +65,13 @@ final class ConnectionCases {
         AtomicReference<JMSException> trouble = new AtomicReference<>();
         Connection connection = stage.connect("amqp.idleTimeout=4000");
         connection.setExceptionListener(trouble::set);
+        // Of this one the broker wants to hear.
+        Connection heard = stage.keep(stage.strictFactory().createConnection());
+        heard.setExceptionListener(trouble::set);
         Thread.sleep(7_000);
         check(trouble.get() == null, "the connection failed: " + trouble.get());
+        Session session = heard.createSession();
+        session.createProducer(session.createQueue("examples")).close();
         works(stage, connection);
     }
 

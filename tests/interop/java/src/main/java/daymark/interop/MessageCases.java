@@ -121,9 +121,16 @@ final class MessageCases {
     }
 
     public static void aMessageOf16MebibytesArrivesAsSent(Stage stage) throws Exception {
+        large(stage, stage.session());
+    }
+
+    public static void aMessageOf16MebibytesArrivesInFramesOf4Kibibytes(Stage stage) throws Exception {
+        large(stage, stage.connect("amqp.maxFrameSize=4096").createSession());
+    }
+
+    private static void large(Stage stage, Session session) throws Exception {
         byte[] body = new byte[16 << 20];
         new Random(16).nextBytes(body);
-        Session session = stage.session();
         BytesMessage sent = session.createBytesMessage();
         sent.writeBytes(body);
         BytesMessage received = (BytesMessage) exchange(stage, session, sent);
