@@ -259,7 +259,10 @@ async fn listen(reading: OwnedReadHalf, shared: &Shared, peer: &mut Option<Membe
         if shared.heard.send(Heard::Heartbeat(heartbeat)).await.is_err() {
             return Ok(()); // The broker ends.
         }
-        let more = tokio::time::timeout(shared.interval * MISSED_MAX, Heartbeat::read(&mut reading));
+        let more = tokio::time::timeout(
+            shared.interval.saturating_mul(MISSED_MAX),
+            Heartbeat::read(&mut reading),
+        );
         next = more.await.map_err(io::Error::from)??;
     }
     Ok(())
