@@ -3,7 +3,7 @@
 //! `cargo bench -p daymark-benches --bench failover [-- WORD...]`, real processes, 30 runs of each cause. Words choose:
 //! the causes `kill`, `freeze`, `cut` and `switchover`, the brokers `daymark` and `artemis`, and the clients `rust`, `jms` and
 //! `jms-tuned`; `runs=N` and `artemis-runs=N` (10) say how often. Everything is measured without a word, in about 30 minutes;
-//! after `minutes=N` (60) no further run begins. A run that goes wrong is counted, and the next one begins with another
+//! after `minutes=N` (45) no further run begins. A run that goes wrong is counted, and the next one begins with another
 //! pair and client. Each run is told on standard error. Whatever was started ends with the bench, however that ends.
 //!
 //! - `daymark`: a naming server and two brokers with a journal and default settings, except that a primary that is back
@@ -31,7 +31,7 @@ use daymark_benches::failover::Cause;
 use daymark_benches::failover::artemis::{Artemis, Tuning};
 use daymark_benches::failover::client::{self, Client};
 use daymark_benches::failover::daymark::Daymark;
-use daymark_benches::failover::end::End;
+use daymark_benches::failover::end::{self, End};
 use daymark_benches::failover::report::Tables;
 use daymark_benches::failover::row::{DAYMARK, RUST, Row, Stage};
 use daymark_benches::table::target;
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("no measurement: {error}");
+            eprintln!("the bench ended: {error}");
             ExitCode::FAILURE
         }
     }
@@ -125,7 +125,7 @@ impl Choice {
             clients: chosen(&["rust", "jms", "jms-tuned"]),
             runs: number("runs", 30)?,
             artemis_runs: number("artemis-runs", 10)?,
-            minutes: u64::try_from(number("minutes", 60)?)?,
+            minutes: u64::try_from(number("minutes", 45)?)?,
         })
     }
 
@@ -150,7 +150,8 @@ impl Choice {
                 }
             }
         }
-        tables.finish()
+        tables.finish()?;
+        end::go_on()
     }
 
     fn programs<'a>(&self, java: Option<&'a Java>) -> Vec<Program<'a>> {

@@ -54,7 +54,10 @@ impl End {
 }
 
 /// Whoever waits asks this again and again.
-pub(crate) fn go_on() -> Outcome<()> {
+///
+/// # Errors
+/// That the bench was interrupted.
+pub fn go_on() -> Outcome<()> {
     if is_interrupted() {
         return Err(other("interrupted").into());
     }

@@ -67,6 +67,9 @@ impl<P: Pair, S: Fn() -> Outcome<P>> Stage<P, S> {
                 break;
             }
             let run = self.run(row, &mut running, &client);
+            if run.is_err() && end.reached().is_some() {
+                continue; // It may have failed because of that.
+            }
             if !matches!(run, Ok(Some(_))) {
                 running = None;
                 self.pair = None;

@@ -1,7 +1,7 @@
 //! The least of HTTP/1.1: one request on one connection, as `curl` would make it.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -15,7 +15,7 @@ pub struct HttpAnswer {
     pub body: Value,
 }
 
-/// How long a server may take.
+/// How long a server may take to accept, and to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `GET path` at `host:port`; `None` when nobody answers in HTTP.
@@ -55,7 +55,8 @@ pub fn http_ask(
         .iter()
         .map(|(name, value)| format!("{name}: {value}\r\n"))
         .collect();
-    let mut stream = TcpStream::connect(address).ok()?;
+    let connect = |address| TcpStream::connect_timeout(&address, PATIENCE).ok();
+    let mut stream = address.to_socket_addrs().ok()?.find_map(connect)?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     write!(
         stream,
