@@ -379,10 +379,14 @@ fn a_damaged_manifest_is_corruption() {
 #[test]
 fn a_segment_missing_anywhere_before_the_last_is_corruption() {
     for sealed in [false, true] {
-        let count = files(prepared(300).path(), "seg-").len();
-        // The last two are the one with the newest records and the empty one prepared behind it.
-        for gone in 0..count - 2 {
+        for gone in 0.. {
             let dir = prepared(300);
+            // The last two are the one with the newest records and the empty one prepared behind it. How many there
+            // are depends on how soon each was prepared.
+            if gone + 2 >= files(dir.path(), "seg-").len() {
+                assert!(gone > 1);
+                break;
+            }
             if sealed {
                 drop(open(dir.path(), small()));
             }
