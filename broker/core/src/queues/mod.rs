@@ -52,8 +52,8 @@ mod walk;
 
 pub use duplicates::{DuplicateId, InvalidDuplicateId, MAX_DUPLICATE_ID_BYTES};
 pub use peek::Peeked;
-pub use record::{Extras as StoredExtras, Record, RecordError, Reference, StoredSubscription};
-pub use recovery::{Copies, Recovery};
+pub use record::{Decoder, Extras as StoredExtras, Record, RecordError, Reference, StoredSubscription};
+pub use recovery::Recovery;
 pub use topics::{Subscribed, Subscription, SubscriptionKey};
 pub use transactions::TransactionId;
 pub use types::{

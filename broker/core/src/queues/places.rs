@@ -80,6 +80,15 @@ impl Places {
         }
     }
 
+    /// The messages that are not gone, by id.
+    pub(super) fn into_order(self) -> Vec<(u64, u32)> {
+        let mut order = self.ordered;
+        order.retain(|(_, index)| *index != NONE);
+        order.extend(self.late);
+        order.sort_unstable(); // Which is one look where nothing came late.
+        order
+    }
+
     /// Where in the list a message that is not gone stands.
     fn find(&mut self, id: u64) -> Option<usize> {
         let found = self.ordered.get(self.cursor).map_or(0, |(other, _)| *other);
@@ -135,6 +144,7 @@ mod tests {
         for id in 0..=40_000 {
             assert_eq!(places.get(id), plain.get(&id).copied(), "{id}");
         }
+        assert_eq!(places.into_order(), plain.into_iter().collect::<Vec<_>>());
     }
 
     #[test]

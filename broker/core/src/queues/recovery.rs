@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-
 use super::arena::NONE;
 use super::batch::{Batches, RECORD_OVERHEAD};
 use super::duplicates::DuplicateId;
 use super::groups::Group;
 use super::places::Places;
 use super::queue::{Message, Queue};
-use super::record::{Extras, NO_TOPIC, Record, RecordError, Reference, StoredSubscription};
+use super::record::{Decoder, Extras, NO_TOPIC, Record, RecordError, Reference, StoredSubscription};
 use super::time::Extra;
 use super::topics::{Kind, Routes, Wanted};
 use super::types::{DeadLetter, Lifetime, Limits, QueueSettings};
@@ -20,27 +18,6 @@ use crate::selector::Selector;
 /// Queue numbers are dense and start at 0; one this high was not written by us.
 const MAX_QUEUE_NUMBER: u32 = 1 << 20;
 
-/// Copies of small payloads, close together in memory: a block of 8 KiB lives as long as one of them does.
-/// Larger ones stand alone.
-#[derive(Debug, Default)]
-pub struct Copies(BytesMut);
-
-impl Copies {
-    const BLOCK: usize = 8 << 10;
-
-    /// A copy that keeps nothing alive but its block.
-    pub fn copy(&mut self, payload: &[u8]) -> Bytes {
-        if payload.len() > Self::BLOCK / 8 {
-            return Bytes::copy_from_slice(payload);
-        }
-        if self.0.capacity() < payload.len() {
-            self.0 = BytesMut::with_capacity(Self::BLOCK);
-        }
-        self.0.extend_from_slice(payload);
-        self.0.split().freeze()
-    }
-}
-
 /// Queues that are being read back. Show it every record in order, then [`finish`](Self::finish).
 #[derive(Debug)]
 pub struct Recovery<L, D> {
@@ -49,7 +26,7 @@ pub struct Recovery<L, D> {
     places: Places,
     highest_id: u64,
     key: Option<u128>,
-    copies: Copies,
+    decoder: Decoder,
 }
 
 impl<L: Copy, D: Copy> Recovery<L, D> {
@@ -61,7 +38,7 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
             places: Places::default(),
             highest_id: 0,
             key: None,
-            copies: Copies::default(),
+            decoder: Decoder::default(),
         }
     }
 
@@ -79,12 +56,22 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
         self
     }
 
-    /// Takes in the record at `position`.
+    /// Reads the record at `position` and takes it in.
     ///
     /// # Errors
     /// [`RecordError`] if it cannot be understood. The queues are of no use then.
     pub fn record(&mut self, position: u64, kind: u8, body: &[u8]) -> Result<(), RecordError> {
-        match Record::decode(kind, body, |payload| self.copies.copy(payload))? {
+        let record = self.decoder.decode(kind, body)?;
+        self.apply(position, record)
+    }
+
+    /// Takes in the record at `position`, which a [`Decoder`] has read.
+    ///
+    /// # Errors
+    /// [`RecordError`] if it does not agree with the records before. The queues are of no use then.
+    pub fn apply(&mut self, position: u64, record: Record) -> Result<(), RecordError> {
+        let kind = record.kind();
+        match record {
             Record::Queue {
                 queue,
                 name,
@@ -348,10 +335,9 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
     /// [`RecordError::UnknownQueue`] if a queue was used and never named.
     pub fn finish(self, next_position: u64) -> Result<Queues<L, D>, RecordError> {
         let mut queues = self.queues;
-        drop(self.places);
         queues.batches = Batches::new(next_position);
         queues.next_id = self.highest_id + 1;
-        queues.line_up()?;
+        queues.line_up(&self.places.into_order())?;
         queues.free_numbers()?;
         if queues.key.is_none() && self.key.is_some() {
             queues.key = self.key;
@@ -370,13 +356,8 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
 
 impl<L: Copy, D: Copy> Queues<L, D> {
     /// Records came in the order of the store; this puts messages into their queues in the order of arrival.
-    fn line_up(&mut self) -> Result<(), RecordError> {
-        let indices = 0..self.messages.capacity();
-        let number = |index| self.messages.at(index).map(|message| (message.id, index));
-        let mut order: Vec<(u64, u32)> = Vec::with_capacity(self.messages.len());
-        order.extend(indices.filter_map(number));
-        order.sort_unstable();
-        for (_, index) in order {
+    fn line_up(&mut self, order: &[(u64, u32)]) -> Result<(), RecordError> {
+        for &(_, index) in order {
             let Some(message) = self.messages.at(index) else {
                 continue;
             };

@@ -149,8 +149,9 @@ impl<L: Copy, D: Copy> Queues<L, D> {
         };
         let number = message.queue;
         let queue = &mut self.queues[number as usize];
-        let due = self.extras.find(index).and_then(|extra| extra.deliver_at);
-        if message.has_extra() && due.is_some_and(|at| at > self.now) {
+        let extra = message.has_extra().then(|| self.extras.find(index)).flatten();
+        let due = extra.and_then(|extra| extra.deliver_at);
+        if due.is_some_and(|at| at > self.now) {
             message.place = Place::Delayed;
             queue.counts.delayed += 1;
             return;

@@ -20,6 +20,7 @@ mod names;
 mod peer;
 mod port;
 mod properties;
+mod recover;
 mod registry;
 mod rewrite;
 mod shared;
@@ -73,7 +74,7 @@ impl Messaging {
         config: MessagingConfig,
     ) -> Result<(Self, Recovered), StoreError> {
         config.check()?;
-        let (journal, queues, recovered) = store::recover(fenced.into(), &config)?;
+        let (journal, queues, recovered) = recover::recover(fenced.into(), &config)?;
         let shared = Shared::new(config, journal, queues);
         let status = Arc::clone(&shared.status);
         shared.journal.on_failure(move |cause| status.fail(cause));

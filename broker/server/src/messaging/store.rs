@@ -1,15 +1,12 @@
-//! The store behind the queues: reading it back, following it, keeping it small.
+//! The store behind the queues: following it, keeping it small.
 //!
 //! It never acknowledges anything itself. Compaction runs in small steps between the events of connections.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use daymark_broker_core::queues::Recovery;
-
-use super::shared::{AmqpQueues, Secrets, Shared, limits};
-use super::{MessagingConfig, Recovered, StoreError, properties};
-use crate::store::{AppendError, Batch, BoxError, Fenced, Log, Record};
+use super::shared::Shared;
+use crate::store::AppendError;
 
 /// How often the size of the store is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -17,46 +14,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const STEP_BYTES: u64 = 1 << 20;
 /// What the store may hold beyond twice the bytes it needs.
 const SLACK_BYTES: u64 = 16 << 20;
-
-/// Reads the store back, declares the configured queues, and makes that durable.
-pub(super) fn recover(
-    fenced: Box<dyn Fenced>,
-    config: &MessagingConfig,
-) -> Result<(Log, AmqpQueues, Recovered), StoreError> {
-    let mut recovery = Recovery::new(limits(config))
-        .reading(properties::read)
-        .keyed(Secrets::default().next());
-    let mut visit = |record: Record<'_>| {
-        recovery
-            .record(record.seq, record.kind, record.body)
-            .map_err(BoxError::from)
-    };
-    let journal = fenced.recover(&mut visit)?;
-    let mut queues: AmqpQueues = recovery.finish(journal.next_seq())?;
-    for queue in &config.queues {
-        queues.declare(&queue.name, queue.stored_settings())?;
-    }
-    for topic in &config.topics {
-        queues.declare_topic(&topic.name, topic.stored_settings())?;
-    }
-    let mut batch = Batch::new();
-    let mut head = Vec::new();
-    let positions = queues.close_batch(|record| {
-        let (kind, payload) = record.encode(&mut head);
-        batch.push(kind, &[&head, payload]);
-    });
-    if let Some(positions) = positions {
-        let seqs = journal.append_and_wait(batch)?;
-        assert_eq!(seqs.first, positions.first, "the journal counts differently");
-        queues.durable(positions.last);
-    }
-    let recovered = Recovered {
-        messages: queues.message_count(),
-        bytes: queues.byte_count(),
-        queues: queues.queue_count(),
-    };
-    Ok((journal, queues, recovered))
-}
 
 /// Tells the queues what the journal finished, as long as the process serves.
 pub(super) async fn follow(shared: Arc<Shared>) {

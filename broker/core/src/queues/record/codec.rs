@@ -32,36 +32,28 @@ impl Record {
     /// the record's kind and that. The stored record is `head` followed by it.
     pub fn encode(&self, head: &mut Vec<u8>) -> (u8, &[u8]) {
         head.clear();
+        (self.kind(), self.put(head))
+    }
+
+    fn put(&self, head: &mut Vec<u8>) -> &[u8] {
         match self {
-            Self::Queue {
-                queue,
-                name,
-                lifetime,
-            } => {
+            Self::Queue { queue, name, .. } | Self::Topic { queue, name } => {
                 put_u32(head, *queue);
-                let kind = match lifetime {
-                    Lifetime::Permanent | Lifetime::Owner(_) => QUEUE,
-                    Lifetime::Unused => PASSING_QUEUE,
-                };
-                (kind, name.as_bytes())
-            }
-            Self::Topic { queue, name } => {
-                put_u32(head, *queue);
-                (TOPIC, name.as_bytes())
+                name.as_bytes()
             }
             Self::Subscription { queue, subscription } => {
                 put_u32(head, *queue);
                 subscription.put(head);
-                (SUBSCRIPTION, &[])
+                &[]
             }
             Self::Settings { queue, settings } => {
                 put_u32(head, *queue);
                 put_settings(head, settings);
-                (SETTINGS, &[])
+                &[]
             }
             Self::Deleted { queue } => {
                 put_u32(head, *queue);
-                (DELETED, &[])
+                &[]
             }
             Self::Message {
                 id,
@@ -76,7 +68,7 @@ impl Record {
                 put_u32(head, *queue);
                 put_u32(head, *delivery_count);
                 put_common(head, *priority, duplicate_id.as_ref(), extras.as_deref());
-                (MESSAGE, payload)
+                payload
             }
             Self::Published {
                 first,
@@ -93,35 +85,60 @@ impl Record {
                 // As many as there are queues, and those are fewer than 2^32.
                 put_u32(head, u32::try_from(references.len()).unwrap_or(u32::MAX));
                 references.iter().for_each(|reference| reference.put(head));
-                (PUBLISHED, payload)
+                payload
             }
             Self::Moved { id, new, queue, why } => {
                 put_u64(head, *id);
                 put_u64(head, *new);
                 put_u32(head, *queue);
                 put_why(head, why);
-                (MOVED, &[])
+                &[]
             }
             Self::Settled { ids } => {
                 ids.iter().for_each(|id| put_u64(head, *id));
-                (SETTLED, &[])
+                &[]
             }
             Self::Attempts { counts } => {
                 for (id, count) in counts {
                     put_u64(head, *id);
                     put_u32(head, *count);
                 }
-                (ATTEMPTS, &[])
+                &[]
             }
             Self::Duplicates { queue, ids } => {
                 put_u32(head, *queue);
                 ids.iter().for_each(|id| id.encode(head));
-                (DUPLICATES, &[])
+                &[]
             }
             Self::Key { key } => {
                 head.extend_from_slice(&key.to_le_bytes());
-                (KEY, &[])
+                &[]
             }
+        }
+    }
+
+    /// The number its kind is stored as.
+    pub(in crate::queues) fn kind(&self) -> u8 {
+        match self {
+            Self::Queue {
+                lifetime: Lifetime::Permanent | Lifetime::Owner(_),
+                ..
+            } => QUEUE,
+            Self::Queue {
+                lifetime: Lifetime::Unused,
+                ..
+            } => PASSING_QUEUE,
+            Self::Message { .. } => MESSAGE,
+            Self::Settled { .. } => SETTLED,
+            Self::Attempts { .. } => ATTEMPTS,
+            Self::Duplicates { .. } => DUPLICATES,
+            Self::Topic { .. } => TOPIC,
+            Self::Subscription { .. } => SUBSCRIPTION,
+            Self::Deleted { .. } => DELETED,
+            Self::Published { .. } => PUBLISHED,
+            Self::Moved { .. } => MOVED,
+            Self::Key { .. } => KEY,
+            Self::Settings { .. } => SETTINGS,
         }
     }
 

@@ -4,11 +4,14 @@
 //! refuses what it does not know: nothing is skipped.
 
 mod codec;
+mod decoder;
 mod parts;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+pub use decoder::Decoder;
 
 use super::duplicates::DuplicateId;
 use super::topics::SubscriptionKey;
