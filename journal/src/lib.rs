@@ -76,6 +76,7 @@ mod epoch;
 mod error;
 #[cfg(test)]
 mod fault_tests;
+mod feed;
 mod format;
 mod housekeeper;
 mod journal;

@@ -1,4 +1,4 @@
-//! Reading one segment, frame by frame, in large sequential reads.
+//! Reading one segment in large sequential reads, and taking it apart into frames.
 //!
 //! It decides whether bytes are a valid frame. It never decides what an invalid one means.
 
@@ -10,35 +10,56 @@ use crate::batch::RECORD_PREFIX;
 use crate::format::{self, FRAME_HEADER, FRAME_REST, FrameHeader, SEGMENT_HEADER, SegmentHeader};
 
 /// Bytes asked of the system at a time: enough for a disk, and little enough to stay in a processor's cache.
-const CHUNK: usize = 256 << 10;
+const CHUNK: usize = 512 << 10;
 
-/// A segment being read from its first frame on.
+/// A segment that is being read from its first frame on.
 #[derive(Debug)]
-pub(crate) struct Reader<'a> {
-    file: &'a File,
-    header: SegmentHeader,
-    /// No byte at or behind this offset counts.
-    limit: u64,
+pub(crate) struct Reader {
+    source: Source,
     buffer: Vec<u8>,
     /// File offset of `buffer[0]`.
     base: u64,
     /// Valid bytes in `buffer`.
     filled: usize,
-    /// Where in `buffer` the next frame starts.
+    /// Where in `buffer` the next frame starts. What lies before it are whole frames with the right checksums.
     at: usize,
 }
 
-/// What comes next in a segment.
+/// The file of a segment.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) file: File,
+    pub(crate) header: SegmentHeader,
+    /// No byte at or behind this offset counts.
+    pub(crate) limit: u64,
+}
+
+/// Why a reader stopped.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Step<'b> {
-    Frame(Frame<'b>),
+pub(crate) enum Stop {
+    /// The next frame needs the room of those that were read, which have to be [taken](Reader::take) first.
+    Full,
+    /// Behind the frames that were read comes something else.
+    End(End),
+}
+
+/// What comes behind the last valid frame of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
     /// A terminator, or the limit: nothing was written from here on.
-    End,
+    Clean,
     /// Something was written here that is no valid frame. It claims this many bytes.
-    Invalid {
-        why: &'static str,
-        claims: u64,
-    },
+    Invalid { why: &'static str, claims: u64 },
+}
+
+/// Whole frames with the right checksums, one behind the other.
+#[derive(Debug)]
+pub(crate) struct Stretch {
+    buffer: Vec<u8>,
+    /// File offset of `buffer[0]`.
+    base: u64,
+    /// Bytes of `buffer` that are frames.
+    end: usize,
 }
 
 /// A frame whose checksum is right.
@@ -49,12 +70,36 @@ pub(crate) struct Frame<'b> {
     pub(crate) records: &'b [u8],
 }
 
-impl<'a> Reader<'a> {
-    pub(crate) fn new(file: &'a File, header: SegmentHeader, limit: u64, buffer: Vec<u8>) -> Self {
+impl Stretch {
+    pub(crate) fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let rest = self.buffer.get(at..self.end).filter(|rest| !rest.is_empty())?;
+            let frame = rest.get(..format::frame_length(rest) as usize)?;
+            let offset = self.base + at as u64;
+            at += frame.len();
+            Some(Frame {
+                offset,
+                header: FrameHeader::decode(frame),
+                records: &frame[FRAME_HEADER..],
+            })
+        })
+    }
+
+    /// Bytes of the frames.
+    pub(crate) fn len(&self) -> usize {
+        self.end
+    }
+
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
+        self.buffer
+    }
+}
+
+impl Reader {
+    pub(crate) fn new(source: Source, buffer: Vec<u8>) -> Self {
         Self {
-            file,
-            header,
-            limit,
+            source,
             buffer,
             base: SEGMENT_HEADER as u64,
             filled: 0,
@@ -67,108 +112,133 @@ impl<'a> Reader<'a> {
         self.base + self.at as u64
     }
 
-    /// Gives the buffer back for the next segment.
-    pub(crate) fn into_buffer(self) -> Vec<u8> {
-        self.buffer
+    /// Reads as many frames as there is room for.
+    pub(crate) fn advance(&mut self) -> io::Result<Stop> {
+        loop {
+            let left = self.source.limit.saturating_sub(self.offset());
+            match self.need(4)? {
+                Need::Met => {}
+                Need::Room => return Ok(Stop::Full),
+                Need::Gone => return Ok(Stop::End(self.short_end(left))),
+            }
+            let length = format::frame_length(&self.buffer[self.at..]);
+            if length == 0 {
+                return Ok(Stop::End(End::Clean));
+            }
+            if length < FRAME_HEADER as u64 || length > left {
+                return Ok(invalid("a frame has an impossible length", left));
+            }
+            let next = length as usize; // At most the length of a file that was just read.
+            match self.need(next)? {
+                Need::Met => {}
+                Need::Room => return Ok(Stop::Full),
+                Need::Gone => return Ok(invalid("the file ends within a frame", length)),
+            }
+            let frame = &self.buffer[self.at..self.at + next];
+            if !format::is_intact(self.source.header.seed(), frame) {
+                return Ok(invalid("the checksum of a frame is wrong", length));
+            }
+            self.at += next;
+        }
     }
 
-    /// Takes the next frame. Anything but a frame stays where it is.
-    pub(crate) fn step(&mut self) -> io::Result<Step<'_>> {
-        let offset = self.offset();
-        let left = self.limit.saturating_sub(offset);
-        if !self.need(4)? {
-            return Ok(self.short_end(left));
+    /// Whether there are frames to be taken.
+    pub(crate) fn has_frames(&self) -> bool {
+        self.at > 0
+    }
+
+    /// Takes the frames that were read. `buffer` goes on in place of theirs.
+    pub(crate) fn take(&mut self, mut buffer: Vec<u8>) -> Stretch {
+        let rest = &self.buffer[self.at..self.filled];
+        if buffer.len() < rest.len() {
+            buffer.resize(rest.len().max(CHUNK), 0);
         }
-        let length = format::frame_length(&self.buffer[self.at..]);
-        if length == 0 {
-            return Ok(Step::End);
-        }
-        if length < FRAME_HEADER as u64 || length > left {
-            return Ok(Step::Invalid {
-                why: "a frame has an impossible length",
-                claims: left,
-            });
-        }
-        let length = length as usize; // At most the length of a file that was just read.
-        if !self.need(length)? {
-            return Ok(Step::Invalid {
-                why: "the file ends within a frame",
-                claims: length as u64,
-            });
-        }
-        let frame = &self.buffer[self.at..self.at + length];
-        if !format::is_intact(self.header.seed(), frame) {
-            return Ok(Step::Invalid {
-                why: "the checksum of a frame is wrong",
-                claims: length as u64,
-            });
-        }
-        self.at += length;
-        let header = FrameHeader::decode(frame);
-        Ok(Step::Frame(Frame {
-            offset,
-            header,
-            records: &frame[FRAME_HEADER..],
-        }))
+        buffer[..rest.len()].copy_from_slice(rest);
+        let stretch = Stretch {
+            buffer: std::mem::replace(&mut self.buffer, buffer),
+            base: self.base,
+            end: self.at,
+        };
+        self.base += self.at as u64;
+        self.filled -= self.at;
+        self.at = 0;
+        stretch
+    }
+
+    /// The file, and the buffer for the next one.
+    pub(crate) fn into_parts(self) -> (Source, Vec<u8>) {
+        (self.source, self.buffer)
     }
 
     /// Fewer than four bytes are left: the end, if they are zeros.
-    fn short_end(&self, left: u64) -> Step<'static> {
+    fn short_end(&self, left: u64) -> End {
         let rest = &self.buffer[self.at..self.filled];
         if (rest.len() as u64) < left && left >= 4 {
-            return Step::Invalid {
+            return End::Invalid {
                 why: "the file is shorter than it was",
                 claims: left,
             };
         }
         if rest.iter().all(|byte| *byte == 0) {
-            return Step::End;
+            return End::Clean;
         }
-        Step::Invalid {
+        End::Invalid {
             why: "the file ends within a frame",
             claims: left,
         }
     }
 
-    /// Makes `bytes` available behind `at`; `false` if the file or the limit comes first.
-    fn need(&mut self, bytes: usize) -> io::Result<bool> {
+    /// Makes `bytes` available behind `at`.
+    fn need(&mut self, bytes: usize) -> io::Result<Need> {
         if self.filled - self.at >= bytes {
-            return Ok(true);
+            return Ok(Need::Met);
         }
-        self.buffer.copy_within(self.at..self.filled, 0);
-        self.base += self.at as u64;
-        self.filled -= self.at;
-        self.at = 0;
+        if self.at > 0 {
+            return Ok(Need::Room);
+        }
         if self.buffer.len() < bytes.max(CHUNK) {
             self.buffer.resize(bytes.max(CHUNK), 0);
         }
         while self.filled < bytes {
             let from = self.base + self.filled as u64;
-            let room = (self.buffer.len() - self.filled) as u64;
-            let wanted = room.min(self.limit.saturating_sub(from)) as usize;
-            match self
-                .file
-                .read_at(&mut self.buffer[self.filled..self.filled + wanted], from)
-            {
-                Ok(0) => return Ok(false),
+            let left = self.source.limit.saturating_sub(from);
+            let room = &mut self.buffer[self.filled..];
+            let wanted = room.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            match self.source.file.read_at(&mut room[..wanted], from) {
+                Ok(0) => return Ok(Need::Gone),
                 Ok(read) => self.filled += read,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
-        Ok(true)
+        Ok(Need::Met)
     }
+}
 
-    /// Looks behind the current offset, at most `window` bytes far, for a valid frame whose first record
-    /// is `seq` or later. Such a frame proves that everything before it was durable once.
-    pub(crate) fn later_frame(&self, seq: u64, window: u64) -> io::Result<Option<u64>> {
-        let mut from = self.offset() + 1;
+/// Whether bytes are there.
+enum Need {
+    Met,
+    /// They will be, once the frames before them were taken.
+    Room,
+    /// The file or the limit comes first.
+    Gone,
+}
+
+fn invalid(why: &'static str, claims: u64) -> Stop {
+    Stop::End(End::Invalid { why, claims })
+}
+
+impl Source {
+    /// Looks behind `offset`, at most `window` bytes far, for a valid frame whose first record is `seq` or
+    /// later. Such a frame proves that everything before it was durable once.
+    pub(crate) fn later_frame(&self, offset: u64, seq: u64, window: u64) -> io::Result<Option<u64>> {
+        let mut from = offset + 1;
         let end = from.saturating_add(window).min(self.limit);
         let size = usize::try_from(end.saturating_sub(from)).map_or(CHUNK, |size| size.min(CHUNK));
         let mut chunk = vec![0; size + FRAME_HEADER];
         while from < end {
             let wanted = chunk.len().min((self.limit - from) as usize);
-            let read = read_up_to(self.file, &mut chunk[..wanted], from)?;
+            let read = read_up_to(&self.file, &mut chunk[..wanted], from)?;
             if read < FRAME_HEADER {
                 break;
             }
@@ -213,7 +283,7 @@ impl<'a> Reader<'a> {
         let mut start = [0; 4];
         self.file.read_exact_at(&mut start, offset)?;
         let mut frame = vec![0; format::frame_length(&start).min(self.limit - offset) as usize];
-        let read = read_up_to(self.file, &mut frame, offset)?;
+        let read = read_up_to(&self.file, &mut frame, offset)?;
         Ok(read == frame.len() && format::is_intact(self.header.seed(), &frame))
     }
 }

@@ -6,10 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{OpenError, open_io};
+use crate::feed::{Ended, Fed, Feed, fed};
 use crate::format::{FRAME_HEADER, MAX_FRAME_RECORDS, SEGMENT_HEADER, TERMINATOR, split_record};
 use crate::manifest::Sealed;
 use crate::names;
-use crate::reader::{Frame, Reader, Step};
+use crate::reader::{End, Frame};
 use crate::recover::{Found, Live};
 use crate::types::{Record, Recovery};
 
@@ -70,15 +71,14 @@ impl Scan {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         self.skip_missing(found)?;
-        let mut buffer = Vec::new();
-        for live in &found.live {
-            let limit = live.sealed.as_ref().map_or(live.size, |sealed| sealed.bytes);
-            let file = live.open(&self.dir)?;
-            let mut reader = Reader::new(&file, live.header, limit, buffer);
-            let contents = self.segment(live, &mut reader, &mut visit)?;
-            self.keep(live, &contents);
-            buffer = reader.into_buffer();
-        }
+        let dir = self.dir.clone();
+        fed(&dir, &found.live, |feed| {
+            found.live.iter().try_for_each(|live| {
+                let contents = self.segment(live, feed, &mut visit)?;
+                self.keep(live, &contents);
+                Ok(())
+            })
+        })?;
         if self.recovery.records == 0 {
             self.recovery.first_seq = self.recovery.next_seq;
         }
@@ -123,7 +123,7 @@ impl Scan {
     fn segment<E>(
         &mut self,
         live: &Live,
-        reader: &mut Reader<'_>,
+        feed: &Feed,
         visit: &mut impl FnMut(Record<'_>) -> Result<(), E>,
     ) -> Result<Contents, OpenError>
     where
@@ -131,28 +131,27 @@ impl Scan {
     {
         let mut first_seq = None;
         loop {
-            match reader.step().map_err(|e| open_io("read", &live.path, e))? {
-                Step::Frame(frame) => {
-                    self.check_order(live, &frame)?;
-                    if frame.header.count > 0 {
-                        first_seq.get_or_insert(frame.header.first_seq);
+            match feed.next()? {
+                Fed::Frames(stretch) => {
+                    for frame in stretch.frames() {
+                        self.check_order(live, &frame)?;
+                        if frame.header.count > 0 {
+                            first_seq.get_or_insert(frame.header.first_seq);
+                        }
+                        self.records(live, &frame, visit)?;
                     }
-                    self.records(live, &frame, visit)?;
+                    feed.give_back(stretch);
                 }
-                Step::End => {
-                    self.on_end(live, reader)?;
-                    break;
-                }
-                Step::Invalid { why, claims } => {
-                    self.on_invalid(live, reader, why, claims)?;
-                    break;
+                Fed::Ended(ended) => {
+                    match ended.end {
+                        End::Clean => self.on_end(live, &ended)?,
+                        End::Invalid { why, claims } => self.on_invalid(live, &ended, why, claims)?,
+                    }
+                    let bytes = ended.offset;
+                    return Ok(Contents { first_seq, bytes });
                 }
             }
         }
-        Ok(Contents {
-            first_seq,
-            bytes: reader.offset(),
-        })
     }
 
     fn check_order(&mut self, live: &Live, frame: &Frame<'_>) -> Result<(), OpenError> {
@@ -224,8 +223,8 @@ impl Scan {
         }
     }
 
-    fn on_end(&self, live: &Live, reader: &Reader<'_>) -> Result<(), OpenError> {
-        let end = reader.offset();
+    fn on_end(&self, live: &Live, ended: &Ended) -> Result<(), OpenError> {
+        let end = ended.offset;
         if let Some(sealed) = &live.sealed {
             let whole = end == sealed.bytes && self.recovery.next_seq == sealed.last_seq + 1;
             let why = format!("a segment sealed at {} ends here", sealed.bytes);
@@ -235,17 +234,11 @@ impl Scan {
                 Err(corrupt(&live.path, end, why))
             };
         }
-        self.refuse_later(live, reader, WINDOW_BEHIND_END, "a zero length")
+        self.refuse_later(live, ended, WINDOW_BEHIND_END, "a zero length")
     }
 
-    fn on_invalid(
-        &mut self,
-        live: &Live,
-        reader: &Reader<'_>,
-        why: &str,
-        claims: u64,
-    ) -> Result<(), OpenError> {
-        let offset = reader.offset();
+    fn on_invalid(&mut self, live: &Live, ended: &Ended, why: &str, claims: u64) -> Result<(), OpenError> {
+        let offset = ended.offset;
         if live.sealed.is_some() {
             return Err(corrupt(&live.path, offset, why.to_owned()));
         }
@@ -256,26 +249,21 @@ impl Scan {
                 "an invalid frame is followed by another segment".to_owned(),
             ));
         }
-        self.refuse_later(live, reader, u64::MAX, why)?;
+        self.refuse_later(live, ended, u64::MAX, why)?;
         self.torn = Some((live.path.clone(), offset));
         self.recovery.torn_bytes = claims;
         self.recovery.torn_file = Some(live.path.clone());
         Ok(())
     }
 
-    fn refuse_later(
-        &self,
-        live: &Live,
-        reader: &Reader<'_>,
-        window: u64,
-        what: &str,
-    ) -> Result<(), OpenError> {
-        let later = reader.later_frame(self.recovery.next_seq, window);
+    fn refuse_later(&self, live: &Live, ended: &Ended, window: u64, what: &str) -> Result<(), OpenError> {
+        let next_seq = self.recovery.next_seq;
+        let later = ended.source.later_frame(ended.offset, next_seq, window);
         match later.map_err(|e| open_io("read", &live.path, e))? {
             None => Ok(()),
             Some(at) => {
                 let why = format!("{what}, although a valid frame follows at {at}");
-                Err(corrupt(&live.path, reader.offset(), why))
+                Err(corrupt(&live.path, ended.offset, why))
             }
         }
     }
