@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["as-daymark", ..] => return daymark_cli::main_with(arguments.into_iter().skip(1)),
         ["as-floor", dir] => floor::run(dir),
+        ["as-recovery", what, messages, store] => recovered::run(what, messages, Path::new(store)),
         sections => bench(sections),
     };
     match outcome {
@@ -94,9 +95,9 @@ fn recovery(table: &mut Table, load: &Load) -> Outcome<()> {
     let store = dir.path().join("store");
     let mut times = [const { Vec::new() }; 3];
     for _ in 0..ROUNDS {
-        times[0].push(recovered::broker(&store, piled.count)?);
-        times[1].push(recovered::files(&store)?);
-        times[2].push(recovered::journal(&store)?);
+        for (what, times) in recovered::ALL.into_iter().zip(&mut times) {
+            times.push(recovered::seconds(what, &store, piled.count)?);
+        }
     }
     let [ours, files, journal] = times.map(|all| {
         all.into_iter()

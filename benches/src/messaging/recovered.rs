@@ -1,9 +1,12 @@
-//! How long a store takes that is taken over, and what of that is reading. Each call gives seconds, and begins with
-//! nothing of the store in the page cache, as on a host that takes over from another.
+//! How long a store takes that is taken over, and what of that is reading.
+//!
+//! Each begins with nothing of the store in the page cache, as on a host that takes over from another, and in a process
+//! of its own, as a standby that never read a store before: memory that was used once is there faster.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use daymark_broker_server::messaging::{Messaging, MessagingConfig};
@@ -11,16 +14,46 @@ use daymark_journal::{Holder, Locked, Options};
 
 use crate::{Outcome, other};
 
-/// The broker's whole recovery: lock, epoch, records, queues, a port that could be opened.
+/// What is timed.
+pub const ALL: [&str; 3] = ["broker", "files", "journal"];
+
+/// Seconds that one of [`ALL`] takes in a process of its own, which [`run`]s it.
+///
+/// # Errors
+/// What that process says.
+pub fn seconds(what: &str, store: &Path, messages: u64) -> Outcome<f64> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .args(["as-recovery", what, &messages.to_string()])
+        .arg(store);
+    let output = command.output()?;
+    if !output.status.success() {
+        return Err(other(String::from_utf8_lossy(&output.stderr)).into());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().parse()?)
+}
+
+/// Times one of [`ALL`] in this process and prints the seconds.
 ///
 /// # Errors
 /// That the store cannot be read, or that it holds fewer or more messages.
-pub fn broker(store: &Path, messages: u64) -> Outcome<f64> {
+pub fn run(what: &str, messages: &str, store: &Path) -> Outcome<()> {
+    forget(store)?;
+    let seconds = match what {
+        "broker" => broker(store, messages.parse()?)?,
+        "files" => files(store)?,
+        _ => journal(store)?,
+    };
+    println!("{seconds}");
+    Ok(())
+}
+
+/// The broker's whole recovery: lock, epoch, records, queues, a port that could be opened.
+fn broker(store: &Path, messages: u64) -> Outcome<f64> {
     let config = MessagingConfig {
         max_bytes: 2 << 30,
         ..MessagingConfig::default()
     };
-    forget(store)?;
     let began = Instant::now();
     let locked = Locked::acquire(store, &Holder::here("bench"), Options::default())?;
     let epoch = locked.epoch() + 1;
@@ -34,11 +67,7 @@ pub fn broker(store: &Path, messages: u64) -> Outcome<f64> {
 }
 
 /// The journal alone: every record is shown and forgotten.
-///
-/// # Errors
-/// That the store cannot be read.
-pub fn journal(store: &Path) -> Outcome<f64> {
-    forget(store)?;
+fn journal(store: &Path) -> Outcome<f64> {
     let began = Instant::now();
     let locked = Locked::acquire(store, &Holder::here("bench"), Options::default())?;
     let epoch = locked.epoch() + 1;
@@ -49,11 +78,7 @@ pub fn journal(store: &Path) -> Outcome<f64> {
 }
 
 /// Reading all segments once, and nothing else.
-///
-/// # Errors
-/// That they cannot be read.
-pub fn files(store: &Path) -> Outcome<f64> {
-    forget(store)?;
+fn files(store: &Path) -> Outcome<f64> {
     let began = Instant::now();
     let mut buffer = vec![0; 1 << 20];
     for segment in segments(store)? {
