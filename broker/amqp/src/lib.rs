@@ -43,6 +43,8 @@ mod event;
 mod exchanges;
 mod list;
 pub mod message;
+#[cfg(test)]
+mod oracle;
 mod output;
 mod performative;
 mod read;

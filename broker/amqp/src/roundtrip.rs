@@ -26,7 +26,7 @@ fn symbol() -> impl Strategy<Value = Symbol> {
     "[ -~]{0,12}".prop_map(|text| Symbol::new(text).unwrap())
 }
 
-fn scalar() -> BoxedStrategy<Value> {
+pub(crate) fn scalar() -> BoxedStrategy<Value> {
     prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::Bool),
@@ -304,7 +304,7 @@ fn transfer() -> impl Strategy<Value = Performative> {
         })
 }
 
-fn performative() -> impl Strategy<Value = Performative> {
+pub(crate) fn performative() -> impl Strategy<Value = Performative> {
     let begin = (of(any::<u16>()), any::<[u32; 4]>()).prop_map(|(remote_channel, n)| {
         Performative::Begin(Begin {
             remote_channel,
@@ -344,7 +344,7 @@ fn performative() -> impl Strategy<Value = Performative> {
     ]
 }
 
-fn sasl() -> impl Strategy<Value = SaslFrame> {
+pub(crate) fn sasl() -> impl Strategy<Value = SaslFrame> {
     let bytes = || vec(any::<u8>(), 0..40).prop_map(Bytes::from);
     let code = select(vec![
         SaslCode::Ok,
@@ -371,7 +371,7 @@ fn start() -> Instant {
     Instant::now()
 }
 
-fn encode(performative: &Performative) -> Vec<u8> {
+pub(crate) fn encode(performative: &Performative) -> Vec<u8> {
     let mut bytes = Vec::new();
     performative.encode(&mut bytes);
     bytes
