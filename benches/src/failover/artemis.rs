@@ -157,9 +157,17 @@ impl Pair for Artemis {
             }
         }
         let [primary, backup] = &self.seats;
-        wait_for("Artemis' primary serves and its backup is ready", || {
+        let whole = wait_for("Artemis' primary serves and its backup is ready", || {
             primary.is_listening() && !backup.is_listening() && backup.could_follow()
-        })
+        });
+        let said = |why| {
+            other(format!(
+                "{why}; {}; {}",
+                primary.last_words(),
+                backup.last_words()
+            ))
+        };
+        Ok(whole.map_err(said)?)
     }
 
     fn fail(&mut self, cause: Cause) -> Outcome<()> {
@@ -203,6 +211,17 @@ impl Seat {
     fn could_follow(&self) -> bool {
         let said = std::fs::read_to_string(self.log()).unwrap_or_default();
         said.rfind(READY) > said.rfind(FOLLOWED)
+    }
+
+    /// What it said last, without the time.
+    fn last_words(&self) -> String {
+        let said = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let last = said
+            .lines()
+            .rev()
+            .find_map(|line| line.find("AMQ").map(|at| &line[at..]));
+        let name = self.instance.file_name().unwrap_or_default().to_string_lossy();
+        format!("{name}: {}", last.unwrap_or("nothing"))
     }
 
     fn java(&self) -> Outcome<Pid> {
