@@ -28,6 +28,8 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             queue: 0,
             message: 0,
         });
+        self.record_key();
+        self.record_factories();
     }
 
     /// Records again about `bytes` more. Returns the position before which nothing is needed once the open
@@ -44,9 +46,6 @@ impl<L: Copy, D: Copy> Queues<L, D> {
     }
 
     fn compact_queues(&mut self, step: &mut Compaction, limit: u64) -> bool {
-        if step.queue == 0 && step.message == 0 {
-            self.record_key();
-        }
         while (step.queue as usize) < self.queues.len() {
             if self.batches.pending_bytes() > limit {
                 return false;
@@ -159,7 +158,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
     #[must_use]
     pub fn needed_bytes(&self) -> u64 {
         let queues = self.queues.len() as u64 * RECORD_OVERHEAD;
-        self.stored_bytes + self.windows.stored + queues
+        self.stored_bytes + self.windows.stored + queues + self.factory_bytes()
     }
 }
 

@@ -33,6 +33,7 @@ mod compaction;
 mod discard;
 mod dispatch;
 mod duplicates;
+mod factories;
 mod groups;
 mod lifetime;
 mod links;
@@ -51,6 +52,7 @@ mod types;
 mod walk;
 
 pub use duplicates::{DuplicateId, InvalidDuplicateId, MAX_DUPLICATE_ID_BYTES};
+pub use factories::{Factory, MAX_FACTORIES};
 pub use peek::Peeked;
 pub use record::{Decoder, Extras as StoredExtras, Record, RecordError, Reference, StoredSubscription};
 pub use recovery::Recovery;
@@ -92,6 +94,7 @@ pub struct Queues<L, D> {
     queues: Vec<Queue>,
     /// Numbers of queues that were deleted.
     free: Vec<u32>,
+    factories: BTreeMap<String, Factory>,
     messages: Arena<Message>,
     groups: Arena<Group>,
     extras: Extras,
@@ -136,6 +139,7 @@ impl<L: Copy, D: Copy> Queues<L, D> {
             router: Router::default(),
             queues: Vec::new(),
             free: Vec::new(),
+            factories: BTreeMap::new(),
             messages: Arena::default(),
             groups: Arena::default(),
             extras: Extras::default(),

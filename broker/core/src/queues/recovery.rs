@@ -126,6 +126,13 @@ impl<L: Copy, D: Copy> Recovery<L, D> {
                 self.queues.key = Some(key);
                 Ok(())
             }
+            Record::Factory { name, factory } => {
+                match factory {
+                    Some(factory) => self.queues.factories.insert(name, *factory),
+                    None => self.queues.factories.remove(&name),
+                };
+                Ok(())
+            }
         }
     }
 

@@ -444,6 +444,12 @@ pub enum Refused {
         /// The limit.
         limit: usize,
     },
+    /// As many connection factories were declared as may be.
+    #[error("{limit} connection factories are declared, and no more are permitted")]
+    TooManyFactories {
+        /// The limit.
+        limit: usize,
+    },
     /// The messages take more than twice the permitted bytes.
     #[error("all messages together take {bytes} bytes, far above the limit of {limit}")]
     OutOfMemory {

@@ -260,6 +260,7 @@ pub(super) fn invalid(field: &'static str, text: &str) -> AmqpError {
 pub(super) fn refusal(refused: &Refused) -> AmqpError {
     let condition = match refused {
         Refused::TooManyQueues { .. }
+        | Refused::TooManyFactories { .. }
         | Refused::TooManyTransactions { .. }
         | Refused::QueueFull { .. }
         | Refused::OutOfMemory { .. } => condition::RESOURCE_LIMIT_EXCEEDED,

@@ -59,7 +59,7 @@ impl From<Refused> for ManageError {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::InUse(what) => Self::InUse(what),
-            Refused::TooManyQueues { .. } => Self::Limit(refused.to_string()),
+            Refused::TooManyQueues { .. } | Refused::TooManyFactories { .. } => Self::Limit(refused.to_string()),
             Refused::Gone(_)
             | Refused::Nameless
             | Refused::QueueFull { .. }

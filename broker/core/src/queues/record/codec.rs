@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::parts::{
-    Common, put_common, put_settings, put_u32, put_u64, put_why, take_all, take_common, take_settings,
-    take_u32, take_u64, take_why,
+    Common, put_common, put_factory, put_settings, put_text, put_u32, put_u64, put_why, take_all,
+    take_common, take_factory, take_settings, take_text, take_u32, take_u64, take_why,
 };
 use super::{Record, RecordError, Reference, StoredSubscription};
 use crate::queues::duplicates::DuplicateId;
@@ -26,6 +26,7 @@ const KEY: u8 = 11;
 /// A queue with [`Lifetime::Unused`].
 const PASSING_QUEUE: u8 = 12;
 const SETTINGS: u8 = 13;
+const FACTORY: u8 = 14;
 
 impl Record {
     /// Writes everything but a name or a message's payload into `head`, which is cleared first, and returns
@@ -114,6 +115,11 @@ impl Record {
                 head.extend_from_slice(&key.to_le_bytes());
                 &[]
             }
+            Self::Factory { name, factory } => {
+                put_text(head, name);
+                put_factory(head, factory.as_deref());
+                &[]
+            }
         }
     }
 
@@ -139,6 +145,7 @@ impl Record {
             Self::Moved { .. } => MOVED,
             Self::Key { .. } => KEY,
             Self::Settings { .. } => SETTINGS,
+            Self::Factory { .. } => FACTORY,
         }
     }
 
@@ -154,7 +161,7 @@ impl Record {
         let decoded = match kind {
             MESSAGE => Self::decode_message(bytes, keep),
             PUBLISHED => Self::decode_published(bytes, keep),
-            QUEUE..=SETTINGS => Self::decode_other(kind, bytes),
+            QUEUE..=FACTORY => Self::decode_other(kind, bytes),
             _ => return Err(RecordError::UnknownKind { kind }),
         };
         decoded.ok_or(RecordError::Malformed { kind })
@@ -247,6 +254,10 @@ impl Record {
             KEY => Self::Key {
                 key: u128::from_le_bytes(std::mem::take(rest).try_into().ok()?),
             },
+            FACTORY => Self::Factory {
+                name: take_text(rest)?.to_owned(),
+                factory: take_factory(rest)?.map(Box::new),
+            },
             _ => return None,
         };
         rest.is_empty().then_some(decoded)
@@ -260,7 +271,10 @@ fn take_name(rest: &mut &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use daymark_naming_proto::{FactorySettings, SETTING_MS_MAX};
+
     use super::*;
+    use crate::queues::factories::Factory;
     use crate::queues::record::Extras;
     use crate::queues::topics::SubscriptionKey;
     use crate::queues::types::{DeadLetter, QueueLimits, QueueSettings, Reason, WhenFull};
@@ -354,7 +368,37 @@ mod tests {
                 ids: duplicate_id.into_iter().collect(),
             },
             Record::Key { key: 1 << 100 },
+            Record::Factory {
+                name: "jms".into(),
+                factory: Some(Box::new(factory())),
+            },
+            Record::Factory {
+                name: "jms".into(),
+                factory: None,
+            },
         ]
+    }
+
+    /// One with no setting at its default.
+    fn factory() -> Factory {
+        Factory {
+            export: "jms/'a/b'".parse().expect("a name"),
+            settings: FactorySettings {
+                reconnect_enabled: false,
+                reconnect_period_ms: 1,
+                reconnect_interval_ms: 2,
+                reconnect_interval_multiplier: 1.7,
+                max_reconnect_interval_ms: 3,
+                reconnect_attempts: 0,
+                initial_connect_attempts: -1,
+                connect_timeout_ms: 4,
+                client_failure_check_period_ms: 100,
+                connection_ttl_ms: SETTING_MS_MAX,
+                call_timeout_ms: 5,
+                call_failover_timeout_ms: 6,
+                request_blocking_time_ms: 0,
+            },
+        }
     }
 
     fn stored(record: &Record) -> (u8, Vec<u8>) {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 pub use decoder::Decoder;
 
 use super::duplicates::DuplicateId;
+use super::factories::Factory;
 use super::topics::SubscriptionKey;
 use super::types::{DeadLetter, Lifetime, QueueSettings};
 
@@ -21,7 +22,7 @@ use super::types::{DeadLetter, Lifetime, QueueSettings};
 pub(super) const NO_TOPIC: u32 = u32::MAX;
 
 /// One record for the journal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Record {
     /// A queue exists.
     Queue {
@@ -124,6 +125,13 @@ pub enum Record {
         queue: u32,
         /// All but the lifetime, which stands in other records.
         settings: Box<QueueSettings>,
+    },
+    /// What an administrator made of a connection factory.
+    Factory {
+        /// Its own name.
+        name: String,
+        /// As it is from here on; `None`: it was deleted.
+        factory: Option<Box<Factory>>,
     },
 }
 

@@ -9,6 +9,7 @@ use daymark_naming_proto::Name;
 
 use super::{Extras, Reference, StoredSubscription};
 use crate::queues::duplicates::DuplicateId;
+use crate::queues::factories::Factory;
 use crate::queues::topics::SubscriptionKey;
 use crate::queues::types::{DeadLetter, QueueLimits, QueueSettings, Reason, WhenFull};
 
@@ -20,7 +21,7 @@ pub(super) fn put_u64(head: &mut Vec<u8>, number: u64) {
     head.extend_from_slice(&number.to_le_bytes());
 }
 
-fn put_text(head: &mut Vec<u8>, text: &str) {
+pub(super) fn put_text(head: &mut Vec<u8>, text: &str) {
     // Nothing stored this way is that long: names and selectors have limits far below.
     put_u32(head, u32::try_from(text.len()).unwrap_or(u32::MAX));
     head.extend_from_slice(text.as_bytes());
@@ -49,7 +50,7 @@ pub(super) fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(*number))
 }
 
-fn take_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
+pub(super) fn take_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
     let length = usize::try_from(take_u32(bytes)?).ok()?;
     let (text, rest) = bytes.split_at_checked(length)?;
     *bytes = rest;
@@ -271,6 +272,23 @@ pub(super) fn take_settings(bytes: &mut &[u8]) -> Option<QueueSettings> {
         export,
         ..QueueSettings::default()
     })
+}
+
+/// As JSON: a setting that a later version adds has its default in what was stored before. Nothing for none.
+pub(super) fn put_factory(head: &mut Vec<u8>, factory: Option<&Factory>) {
+    if let Some(factory) = factory {
+        // A map with keys that are texts always has a JSON form, and a vector takes it.
+        let _ = serde_json::to_writer(head, factory);
+    }
+}
+
+/// Everything that is left, as a factory or none.
+pub(super) fn take_factory(bytes: &mut &[u8]) -> Option<Option<Factory>> {
+    let json = std::mem::take(bytes);
+    if json.is_empty() {
+        return Some(None);
+    }
+    serde_json::from_slice(json).ok().map(Some)
 }
 
 #[cfg(test)]
