@@ -8,6 +8,7 @@ mod disk;
 mod documents;
 mod drill;
 mod exports;
+mod factories;
 mod failover;
 mod flood;
 mod foreign;

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use daymark_broker_core::failover::{
-    About, Action, AddedExport, Destination, Event, ExportChange, Failover, GroupSeen, NamingEvent,
-    PeerEvent, ProbeAnswer, Refusal, Settings, StepEvent,
+    About, Action, AddedExport, Event, ExportChange, Failover, GroupSeen, NamingEvent, PeerEvent,
+    ProbeAnswer, Refusal, Settings, StepEvent, Target,
 };
 use daymark_naming_proto::{Epoch, MemberName, MemberState, Name, Role};
 use proptest::prelude::*;
@@ -298,7 +298,7 @@ impl World {
         self.changing = true;
         let export = AddedExport {
             name: jms_a(),
-            to: Destination::Queue("a".into()),
+            to: Target::Queue("a".into()),
         };
         self.tell(Event::Export(ExportChange {
             add: add.then_some(export),

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use daymark_broker_core::failover::{
-    About, AddedExport, Destination, EVENT_CODES, Event, ExportChange, Failover, GroupSeen, NamingEvent,
-    PeerEvent, ProbeAnswer, Refusal, Settings, StepEvent, Tries,
+    About, AddedExport, EVENT_CODES, Event, ExportChange, Failover, GroupSeen, NamingEvent, PeerEvent,
+    ProbeAnswer, Refusal, Settings, StepEvent, Target, Tries,
 };
 use daymark_naming_proto::{Epoch, MemberName, MemberState, Role};
 
@@ -266,7 +266,7 @@ impl Said<'_> {
         let names = self.0.get(key).into_iter().flat_map(|names| names.split(','));
         let export = |name: &str| AddedExport {
             name: name.parse().expect("a name"),
-            to: Destination::Queue(name.to_owned()),
+            to: Target::Queue(name.to_owned()),
         };
         names.map(export).collect()
     }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use daymark_broker_core::detector::Timing;
 use daymark_broker_core::failover::{Settings, Tries};
+pub use daymark_broker_core::queues::Factory;
 use daymark_client::proto::{Endpoint, FactorySettings, Name};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::error::ConfigError;
 use crate::messaging::MessagingConfig;
@@ -24,7 +25,7 @@ pub struct Config {
     /// `[messaging]`: queues, limits and the AMQP port.
     pub messaging: MessagingConfig,
     /// `[[factories]]`: the connection factories exported. Default: one, `QueueConnectionFactory`.
-    pub factories: Vec<FactoryConfig>,
+    pub factories: Vec<Factory>,
     /// `[journal]`: the files of the store.
     pub journal: daymark_journal::Options,
     /// `[postgres]`: how long to wait for the database of a PostgreSQL store.
@@ -74,17 +75,6 @@ impl std::str::FromStr for ActiveTransport {
     }
 }
 
-/// A connection factory to export.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FactoryConfig {
-    /// The name it is published under.
-    pub export: Name,
-    /// How clients connect, reconnect and give up.
-    #[serde(default)]
-    pub settings: FactorySettings,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -104,8 +94,8 @@ impl Default for Config {
     }
 }
 
-fn default_factories() -> Vec<FactoryConfig> {
-    let factory = |export| FactoryConfig {
+fn default_factories() -> Vec<Factory> {
+    let factory = |export| Factory {
         export,
         settings: FactorySettings::default(),
     };
@@ -143,7 +133,7 @@ struct Raw {
     failover: RawFailover,
     group: group::RawGroup,
     messaging: MessagingConfig,
-    factories: Vec<FactoryConfig>,
+    factories: Vec<Factory>,
     journal: RawJournal,
     postgres: RawPostgres,
 }
@@ -362,7 +352,7 @@ impl Config {
     }
 
     fn check_factories(&self) -> Result<(), ConfigError> {
-        for FactoryConfig { export, settings } in &self.factories {
+        for Factory { export, settings } in &self.factories {
             settings.check().map_err(|why| ConfigError::Factory {
                 export: export.clone(),
                 why,

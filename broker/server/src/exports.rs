@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use daymark_broker_core::failover::{AddedExport, Destination};
+use daymark_broker_core::failover::{AddedExport, Target};
 use daymark_client::proto::{
-    Attributes, BrokerAddress, ConnectionFactory, Endpoint, Epoch, Export, GroupName, MemberName, Name,
-    Object,
+    Attributes, BrokerAddress, ConnectionFactory, Endpoint, Epoch, Export, FactorySettings, GroupName,
+    MemberName, Name, Object,
 };
 
 use crate::config::Config;
@@ -76,14 +76,17 @@ pub(crate) fn export_set(
     brokers: &[BrokerAddress],
     added: &[AddedExport],
 ) -> Vec<Export> {
-    let factories = config.factories.iter().map(|factory| Export {
-        name: factory.export.clone(),
-        object: Object::ConnectionFactory(Box::new(ConnectionFactory {
+    let leading_here = |settings: &FactorySettings| {
+        Object::ConnectionFactory(Box::new(ConnectionFactory {
             brokers: brokers.to_vec(),
             group: Some(group.clone()),
             epoch,
-            settings: factory.settings.clone(),
-        })),
+            settings: settings.clone(),
+        }))
+    };
+    let factories = config.factories.iter().map(|factory| Export {
+        name: factory.export.clone(),
+        object: leading_here(&factory.settings),
         attributes: Attributes::default(),
     });
     let queues = config.messaging.queues.iter().filter_map(|queue| {
@@ -107,12 +110,13 @@ pub(crate) fn export_set(
     let added = added.iter().map(|export| Export {
         name: export.name.clone(),
         object: match &export.to {
-            Destination::Queue(address) => Object::Queue {
+            Target::Queue(address) => Object::Queue {
                 address: address.as_str().into(),
             },
-            Destination::Topic(address) => Object::Topic {
+            Target::Topic(address) => Object::Topic {
                 address: address.as_str().into(),
             },
+            Target::Factory { settings, .. } => leading_here(settings),
         },
         attributes: Attributes::default(),
     });
@@ -140,22 +144,36 @@ mod tests {
             &"orders".parse().expect("a label"),
             Some(Epoch(4)),
             &list,
-            &[added("jms/a")],
+            &[added("jms/a"), added_factory("jms/f")],
         );
         let names: Vec<&str> = exports.iter().map(|export| export.name.as_str()).collect();
-        assert_eq!(names, ["QueueConnectionFactory", "ExamplesQueue", "jms/a"]);
+        assert_eq!(
+            names,
+            ["QueueConnectionFactory", "ExamplesQueue", "jms/a", "jms/f"]
+        );
         assert_eq!(
             exports[2].object,
             Object::Topic {
                 address: "jms/a".into()
             }
         );
+        assert_eq!(exports[3].object, exports[0].object, "like a configured one");
+    }
+
+    fn added_factory(name: &str) -> AddedExport {
+        AddedExport {
+            name: name.parse().expect("a name"),
+            to: Target::Factory {
+                name: "f".to_owned(),
+                settings: Box::default(),
+            },
+        }
     }
 
     fn added(name: &str) -> AddedExport {
         AddedExport {
             name: name.parse().expect("a name"),
-            to: Destination::Topic(name.to_owned()),
+            to: Target::Topic(name.to_owned()),
         }
     }
 

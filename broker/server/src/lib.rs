@@ -13,7 +13,7 @@ mod peers;
 pub mod store;
 
 pub use broker::{Broker, run};
-pub use config::{ActiveTransport, Config, FactoryConfig, GroupTransport, MulticastConfig, VirtualMember};
+pub use config::{ActiveTransport, Config, Factory, GroupTransport, MulticastConfig, VirtualMember};
 pub use control::timeline::CLIENT_CODES;
 pub use daymark_broker_core::failover::EVENT_CODES;
 pub use error::{BrokerError, ConfigError};

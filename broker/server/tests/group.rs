@@ -904,7 +904,7 @@ async fn the_admin_endpoint_of_the_active_broker_manages_destinations_and_a_stan
         problem(put("/v1/queues/examples", json!({})).await),
         (409, json!("Configured"))
     );
-    for path in ["/v1/queues/absent", "/v1/topics/absent"] {
+    for path in ["/v1/queues/absent", "/v1/topics/absent", "/v1/factories/absent"] {
         assert_eq!(problem(a.get(path).await), (404, absent.clone()), "{path}");
     }
     assert_eq!(
@@ -926,6 +926,7 @@ async fn the_admin_endpoint_of_the_active_broker_manages_destinations_and_a_stan
     );
     for path in [
         "/v1/queues/made",
+        "/v1/factories/absent",
         "/v1/subscriptions/s?client=c",
         "/v1/connections/99",
         "/v1/links/99",

@@ -3,6 +3,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use daymark_client::proto::{GroupName, Name};
+use serde_json::Value;
 
 use crate::args::Asking;
 
@@ -22,7 +23,7 @@ pub(crate) struct Named {
     /// The group.
     #[command(flatten)]
     pub(crate) of: InGroup,
-    /// Its name: the AMQP address of a queue or topic, not the name it is exported under
+    /// Its name: that of a factory, or the AMQP address of a queue or topic; not the name it is exported under
     pub(crate) name: String,
 }
 
@@ -98,6 +99,12 @@ pub(crate) enum LinkVerb {
 pub(crate) enum FactoryVerb {
     /// Show every connection factory the group exports, with its attributes
     List(InGroup),
+    /// Show a connection factory with its attributes
+    Show(Named),
+    /// Make a connection factory, or set one anew; a setting that is not given gets its default
+    Put(PutFactory),
+    /// Delete a connection factory; clients that have it go on
+    Delete(Named),
 }
 
 /// `put`.
@@ -137,6 +144,44 @@ pub(crate) struct Put {
     /// The name in the directory it is published under [default: none]
     #[arg(long, value_name = "NAME")]
     pub(crate) export: Option<Name>,
+}
+
+/// `daymark factory put`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+What is made is stored with the messages: it survives restarts and failovers. What stands in the configuration of
+the brokers is changed there, and has its export name for a name.
+
+The factory is published before the command ends, and is what the next lookup brings; connections that are open
+keep the settings they were made with. If somebody else has its name, nothing is changed; if no naming server
+answers, it is stored, published when one does, and the command says so.
+
+Settings are those of `settings = { ... }` in broker.toml.
+
+Examples:
+  daymark factory put orders patient --export jms/PatientFactory --setting initial_connect_attempts=-1
+  daymark factory put orders quick --export jms/Quick --setting call_timeout_ms=2000 --setting reconnect_enabled=false")]
+pub(crate) struct PutFactory {
+    /// What to make.
+    #[command(flatten)]
+    pub(crate) at: Named,
+    /// The name in the directory it is published under
+    #[arg(long, value_name = "NAME")]
+    pub(crate) export: Name,
+    /// How its clients connect, reconnect and give up; may be given several times
+    #[arg(long = "setting", value_name = "KEY=VALUE", value_parser = setting)]
+    pub(crate) settings: Vec<(String, Value)>,
+}
+
+/// A setting with its value.
+fn setting(text: &str) -> Result<(String, Value), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    match serde_json::from_str(value) {
+        Ok(value @ (Value::Bool(_) | Value::Number(_))) => Ok((key.to_owned(), value)),
+        Ok(Value::Null | Value::String(_) | Value::Array(_) | Value::Object(_)) | Err(_) => {
+            Err(format!("{value:?}: write a number, true or false"))
+        }
+    }
 }
 
 /// What happens at a limit.

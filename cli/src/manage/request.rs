@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::args::{
-    Browse, ConnectionVerb, Delete, FactoryVerb, InGroup, LinkVerb, Named, Numbered, Put, QueueVerb,
-    SubscriptionVerb, TopicVerb, WhenFullArg,
+    Browse, ConnectionVerb, Delete, FactoryVerb, InGroup, LinkVerb, Named, Numbered, Put, PutFactory,
+    QueueVerb, SubscriptionVerb, TopicVerb, WhenFullArg,
 };
 use crate::admin::Ask;
 
@@ -171,6 +171,12 @@ impl FactoryVerb {
                 "/v1/factories".to_owned(),
                 View::FactsOfEach("factories"),
             ),
+            Self::Show(at) => request(&at.of, Ask::Get, path("factories", &at.name), View::Facts),
+            Self::Put(put) => put.request(),
+            Self::Delete(at) => {
+                let done = View::Done(format!("factory {} is deleted", at.name));
+                request(&at.of, Ask::Delete, path("factories", &at.name), done)
+            }
         }
     }
 }
@@ -201,6 +207,16 @@ impl Put {
             path,
             View::Done(format!("{kind} {name} is set")),
         )
+    }
+}
+
+impl PutFactory {
+    fn request(&self) -> Request<'_> {
+        let Named { of, name } = &self.at;
+        let settings: Map<_, _> = self.settings.iter().cloned().collect();
+        let body = json!({ "export": self.export.as_str(), "settings": settings });
+        let done = View::Done(format!("factory {name} is set"));
+        request(of, Ask::Put(body), path("factories", name), done)
     }
 }
 

@@ -9,7 +9,7 @@ use super::exports::{AddedExport, ExportAnswer};
 
 /// Something to do. The driver does the actions of one step in order, each before the next begins; those
 /// that are answered by an event are begun, and the event comes later.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Join the group. Answered by `NamingEvent::Joined`, `Silent` or `Refused`.
     Join,
@@ -301,7 +301,7 @@ pub enum Note {
     Published,
     /// Step 6 without naming: it is retried until naming is back.
     PublishUnanswered,
-    /// Naming refused names that administrators gave to destinations: the set is published without them.
+    /// Naming refused names that administrators gave: the set is published without them.
     ExportsLeftOut {
         /// Which.
         names: Vec<Name>,

@@ -23,7 +23,7 @@ pub(super) struct Active {
     exports: Exports,
     /// Whether naming took the export set of this term.
     pub(super) published: bool,
-    /// The names that administrators gave to destinations.
+    /// The names that administrators gave.
     pub(super) added: Added,
     /// Whether names that naming refused are being offered again, and nothing else is new.
     offers_again: bool,
@@ -264,7 +264,7 @@ impl Failover {
         }
     }
 
-    /// Names that administrators gave to destinations end no term: what was published before the change that
+    /// Names that administrators gave end no term: what was published before the change that
     /// naming refused is published again, or everything without the names at fault.
     fn publish_again_without(&mut self, step: Step, name: Option<&Name>, why: String, out: &mut Actions) {
         let Phase::Active(active) = &mut self.phase else {

@@ -5,7 +5,7 @@ use daymark_naming_proto::{Epoch, MemberName, MemberState, Name, Role};
 use super::exports::{AddedExport, ExportChange};
 
 /// Something that happened. The driver says it in the order in which it happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The driver's admin and peer listeners are open. Comes once, first.
     Started,
@@ -42,7 +42,7 @@ pub enum Event {
         /// Whom; `None` leaves the choice to the rules: a ready primary before a ready backup, then by name.
         to: Option<MemberName>,
     },
-    /// An administrator changes the names of destinations. Answered by `Action::AnswerExport`, or void with
+    /// An administrator changes names of the export set. Answered by `Action::AnswerExport`, or void with
     /// `Action::Release`; no other change comes before that.
     Export(ExportChange),
     /// An operator stops this broker.
@@ -167,7 +167,7 @@ pub enum ProbeAnswer {
 }
 
 /// How a step of a promotion ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum StepEvent {
     /// `Action::Lock`: the store's lock is held.
     Locked {
@@ -203,7 +203,7 @@ pub enum StepEvent {
         messages: u64,
         /// Their bytes.
         bytes: u64,
-        /// The names that administrators gave to destinations and that the configuration does not use.
+        /// The names that administrators gave and that the configuration does not use.
         exports: Vec<AddedExport>,
     },
     /// `Action::OpenPort`: it listens.

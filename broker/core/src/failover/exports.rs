@@ -1,5 +1,5 @@
-//! The names that administrators gave to destinations, beside those that are configured: which of them a
-//! publication offers, what a refusal of naming means for them, and what an administrator is told.
+//! The names that administrators gave to destinations and connection factories, beside those that are
+//! configured: which of them a publication offers, what a refusal of naming means for them, and what an administrator is told.
 //!
 //! A refusal never ends a term because of such a name: the change that brought it is refused, or the name is
 //! left out and offered again later. What is configured is never left out.
@@ -9,30 +9,37 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use daymark_naming_proto::Name;
+use daymark_naming_proto::{FactorySettings, Name};
 
 use super::{Action, Actions, Note};
 
 /// Where a name leads that an administrator gave.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Destination {
+#[derive(Clone, Debug, PartialEq)]
+pub enum Target {
     /// To the queue at this address.
     Queue(String),
     /// To the topic at this address.
     Topic(String),
+    /// To a connection factory: how clients reach the brokers of the group.
+    Factory {
+        /// Its own name.
+        name: String,
+        /// How clients connect, reconnect and give up.
+        settings: Box<FactorySettings>,
+    },
 }
 
-/// A name that an administrator gave to a destination.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A name that an administrator gave to a destination or a connection factory.
+#[derive(Clone, Debug, PartialEq)]
 pub struct AddedExport {
     /// The name to publish.
     pub name: Name,
     /// Where it leads.
-    pub to: Destination,
+    pub to: Target,
 }
 
 /// What an administrator changes about the names, as one step.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ExportChange {
     /// Published from now on, or again.
     pub add: Option<AddedExport>,
@@ -89,7 +96,7 @@ pub(super) struct Added {
 
 #[derive(Clone, Debug)]
 struct Entry {
-    to: Destination,
+    to: Target,
     standing: Standing,
     /// Whether the next publication has it.
     offered: bool,
@@ -103,7 +110,7 @@ struct Change {
 }
 
 impl Entry {
-    const fn new(to: Destination) -> Self {
+    const fn new(to: Target) -> Self {
         Self {
             to,
             standing: Standing::Waiting,
@@ -136,8 +143,7 @@ impl Added {
     /// What the publication that begins now has beside the configured names.
     pub(super) fn offer(&mut self) -> Vec<AddedExport> {
         let offered = self.names.iter().filter(|(_, entry)| entry.offered);
-        let mut offered: BTreeMap<&Name, &Destination> =
-            offered.map(|(name, entry)| (name, &entry.to)).collect();
+        let mut offered: BTreeMap<&Name, &Target> = offered.map(|(name, entry)| (name, &entry.to)).collect();
         if let Some(Change { wish, offered: seen }) = &mut self.change {
             *seen = true;
             if let Some(name) = &wish.remove {
@@ -147,7 +153,7 @@ impl Added {
                 offered.insert(&add.name, &add.to);
             }
         }
-        let export = |(name, to): (&Name, &Destination)| AddedExport {
+        let export = |(name, to): (&Name, &Target)| AddedExport {
             name: name.clone(),
             to: to.clone(),
         };

@@ -27,7 +27,7 @@ use daymark_naming_proto::{Epoch, MemberName, MemberState, Name, Role};
 
 pub use action::{Action, Drain, EVENT_CODES, Ending, Lapse, Motive, NoSwitchover, Note, Step, Suspicion};
 pub use event::{About, Event, GroupSeen, NamingEvent, PeerEvent, ProbeAnswer, Refusal, StepEvent};
-pub use exports::{AddedExport, Destination, ExportAnswer, ExportChange, Standing};
+pub use exports::{AddedExport, ExportAnswer, ExportChange, Standing, Target};
 pub use settings::{InvalidSettings, Settings, Tries};
 pub use signal::Signal;
 
@@ -95,7 +95,7 @@ pub struct View {
     pub is_ready: bool,
     /// Whether naming has the export set of this term.
     pub is_published: bool,
-    /// The names that administrators gave to destinations; empty unless it is active.
+    /// The names that administrators gave; empty unless it is active.
     pub added: BTreeMap<Name, Standing>,
 }
 

@@ -33,7 +33,7 @@ pub(super) struct Promotion {
     /// The epoch granted or, without naming, taken.
     pub(super) epoch: Option<Epoch>,
     claimed: bool,
-    /// The names that administrators gave to destinations, once the store is recovered.
+    /// The names that administrators gave, once the store is recovered.
     added: Added,
 }
 
@@ -450,7 +450,7 @@ impl Failover {
         }
     }
 
-    /// Names that administrators gave to destinations keep nobody from serving; a configured name does.
+    /// Names that administrators gave keep nobody from serving; a configured name does.
     fn publish_without(
         &mut self,
         now: Instant,

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use daymark_broker_core::failover::{
-    About, Action, AddedExport, Destination, Ending, Event, ExportAnswer, ExportChange, Failover, GroupSeen,
-    NamingEvent, PeerEvent, ProbeAnswer, Refusal, Settings, Step, StepEvent,
+    About, Action, AddedExport, Ending, Event, ExportAnswer, ExportChange, Failover, GroupSeen, NamingEvent,
+    PeerEvent, ProbeAnswer, Refusal, Settings, Step, StepEvent, Target,
 };
 use daymark_naming_proto::{Epoch, Evidence, MemberName, MemberState, Name, Role, WithdrawReason};
 
@@ -208,7 +208,7 @@ fn export_name(number: u8) -> Name {
 fn export(number: u8) -> AddedExport {
     AddedExport {
         name: export_name(number),
-        to: Destination::Queue(format!("q{number}")),
+        to: Target::Queue(format!("q{number}")),
     }
 }
 

@@ -1,8 +1,9 @@
-//! How destinations are made, changed and deleted over HTTP, with the names they have in the directory.
+//! How destinations and connection factories are made, changed and deleted over HTTP, with the names they have in
+//! the directory.
 //!
 //! A name is published before it is stored: what naming refuses is not stored, and whoever asked is told why.
-//! Where naming does not answer, the name is stored all the same, and published when naming is back. A
-//! destination is deleted before its name is.
+//! Where naming does not answer, the name is stored all the same, and published when naming is back. Whatever
+//! is deleted is so before its name is.
 //!
 //! Invariant: a change goes on to its end, even if whoever asked for it waits no longer.
 
@@ -14,7 +15,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, put};
-use daymark_broker_core::failover::{AddedExport, Destination, ExportAnswer, ExportChange, Standing};
+use daymark_broker_core::failover::{AddedExport, ExportAnswer, ExportChange, Standing, Target};
 use daymark_client::proto::Name;
 use serde::Deserialize;
 use serde_json::json;
@@ -22,8 +23,12 @@ use tokio::sync::oneshot;
 
 use super::messaging::{Answer, Problem, active, invalid, not_active, ok, refused, told};
 use super::{Admin, OUTCOME};
+use crate::config::Factory;
 use crate::control::{Exporting, Wish};
-use crate::messaging::{DestinationConfig, DestinationKind, ManageError, Messaging};
+use crate::messaging::{
+    DestinationConfig, DestinationKind, ManageError, Messaging, check_factory, destination_export,
+    factory_export,
+};
 
 /// What makes and deletes destinations of this kind.
 pub(super) fn declared_as(kind: DestinationKind) -> MethodRouter<Admin> {
@@ -46,8 +51,8 @@ async fn declare(
         return Err(invalid("the name stands in the path"));
     }
     let destination = DestinationConfig { name, ..declared };
-    let change = Change::new(admin, kind)?;
-    to_its_end(async move { change.declare(&destination).await }).await
+    let change = Change::new(admin)?;
+    to_its_end(async move { change.declare_destination(kind, &destination).await }).await
 }
 
 /// How to delete.
@@ -67,8 +72,33 @@ async fn delete_one(
     deleted: Deleted,
 ) -> Answer {
     let Query(deletion) = deleted.map_err(|rejection| invalid(&rejection.body_text()))?;
-    let change = Change::new(admin, kind)?;
-    to_its_end(async move { change.delete(&name, deletion.only_if_unused).await }).await
+    let change = Change::new(admin)?;
+    to_its_end(async move {
+        change
+            .delete_destination(kind, &name, deletion.only_if_unused)
+            .await
+    })
+    .await
+}
+
+/// What makes and deletes connection factories.
+pub(super) fn declared_factory() -> MethodRouter<Admin> {
+    put(declare_factory).delete(delete_factory)
+}
+
+async fn declare_factory(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+    declared: Result<Json<Factory>, JsonRejection>,
+) -> Answer {
+    let Json(factory) = declared.map_err(|rejection| invalid(&rejection.body_text()))?;
+    let change = Change::new(admin)?;
+    to_its_end(async move { change.declare_factory(&name, &factory).await }).await
+}
+
+async fn delete_factory(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
+    let change = Change::new(admin)?;
+    to_its_end(async move { change.delete_factory(&name).await }).await
 }
 
 /// Runs a change beside the request, which may be given up.
@@ -87,84 +117,130 @@ fn ending() -> Problem {
     told(StatusCode::SERVICE_UNAVAILABLE, "Ending", "the broker ends")
 }
 
-/// A change of one destination of this kind, in one term of office.
+/// A change of something that may have a name in the directory, in one term of office.
 struct Change {
     admin: Admin,
     /// Not held while the rules are asked: the term may end meanwhile, and its store with it.
     messaging: Weak<Messaging>,
-    kind: DestinationKind,
 }
 
 impl Change {
-    fn new(admin: Admin, kind: DestinationKind) -> Result<Self, Problem> {
+    fn new(admin: Admin) -> Result<Self, Problem> {
         let messaging = Arc::downgrade(&active(&admin)?);
-        Ok(Self {
-            admin,
-            messaging,
-            kind,
-        })
+        Ok(Self { admin, messaging })
     }
 
     fn messaging(&self) -> Result<Arc<Messaging>, Problem> {
         self.messaging.upgrade().ok_or_else(not_active)
     }
 
-    async fn declare(&self, destination: &DestinationConfig) -> Answer {
-        let by_itself = self.messaging()?.check_declared(self.kind, destination);
+    async fn declare_destination(&self, kind: DestinationKind, destination: &DestinationConfig) -> Answer {
+        let by_itself = self.messaging()?.check_declared(kind, destination);
         by_itself.map_err(|error| refused(&error))?;
         let _turn = self.admin.exporting.lock().await;
-        let (name, wanted) = (&destination.name, &destination.export);
-        let before = self.messaging()?.added_export(self.kind, name);
+        let before = self.messaging()?.added_export(kind, &destination.name);
+        let wanted = destination_export(kind, &destination.name, destination.export.as_ref());
+        let store = async {
+            let stored = self.messaging()?.declare(kind, destination).await;
+            stored.map_err(|error| refused(&error))
+        };
+        self.replace(before, wanted, store).await
+    }
+
+    async fn declare_factory(&self, name: &str, factory: &Factory) -> Answer {
+        check_factory(name, factory).map_err(|error| refused(&error))?;
+        self.check_not_configured(name)?;
+        let _turn = self.admin.exporting.lock().await;
+        let before = self.messaging()?.added_factory(name);
+        let wanted = Some(factory_export(name, factory));
+        let store = async {
+            let stored = self.messaging()?.declare_factory(name, factory).await;
+            stored.map_err(|error| refused(&error))
+        };
+        self.replace(before, wanted, store).await
+    }
+
+    /// Publishes what is wanted in place of what was before, and has it stored.
+    async fn replace(
+        &self,
+        before: Option<AddedExport>,
+        wanted: Option<AddedExport>,
+        store: impl Future<Output = Result<(), Problem>>,
+    ) -> Answer {
         if before.is_none() && wanted.is_none() {
-            self.store(destination).await?; // Naming has nothing to do with it.
+            store.await?; // Naming has nothing to do with it.
             return Ok(StatusCode::NO_CONTENT.into_response());
         }
-        self.check_free(destination)?;
-        let answer = self.publish(name, wanted.clone(), before.clone()).await?;
-        if let Err(problem) = self.store(destination).await {
+        self.check_free(before.as_ref(), wanted.as_ref())?;
+        let name_of = |export: &Option<AddedExport>| export.as_ref().map(|export| export.name.clone());
+        let (old, name) = (name_of(&before), name_of(&wanted));
+        let answer = self.publish(wanted, old).await?;
+        if let Err(problem) = store.await {
             // Nothing was stored, so the names are to be as before. One who is no longer active has none.
-            let _ = self.publish(name, before, wanted.clone()).await;
+            let _ = self.publish(before, name).await;
             return Err(problem);
         }
         if answer != ExportAnswer::Waiting {
             return Ok(StatusCode::NO_CONTENT.into_response());
         }
         let later = json!({
-            "export": wanted,
+            "export": name,
             "export_state": Standing::Waiting.as_str(),
             "detail": "it is stored; naming does not answer now, and is told of the name when it does",
         });
         Ok((StatusCode::ACCEPTED, Json(later)).into_response())
     }
 
-    async fn store(&self, destination: &DestinationConfig) -> Result<(), Problem> {
-        let stored = self.messaging()?.declare(self.kind, destination).await;
-        stored.map_err(|error| refused(&error))
-    }
-
-    async fn delete(&self, name: &str, only_if_unused: bool) -> Answer {
+    async fn delete_destination(&self, kind: DestinationKind, name: &str, only_if_unused: bool) -> Answer {
         let _turn = self.admin.exporting.lock().await;
-        let before = self.messaging()?.added_export(self.kind, name);
-        let dropped = self.messaging()?.delete(self.kind, name, only_if_unused).await;
+        let before = self.messaging()?.added_export(kind, name);
+        let dropped = self.messaging()?.delete(kind, name, only_if_unused).await;
         let dropped = dropped.map_err(|error| refused(&error))?;
         let mut done = json!({ "messages_dropped": dropped });
-        // One who is no longer active publishes nothing: whoever is next reads what is stored.
-        if before.is_some() && matches!(self.publish(name, None, before).await, Ok(ExportAnswer::Waiting)) {
-            let detail =
-                "it is deleted; naming does not answer now, and is told that its name is gone when it does";
+        if let Some(detail) = self.withdraw(before).await {
             done["detail"] = detail.into();
         }
         ok(done)
     }
 
-    /// Whether nothing else has the name.
-    fn check_free(&self, destination: &DestinationConfig) -> Result<(), Problem> {
-        let Some(name) = &destination.export else {
+    async fn delete_factory(&self, name: &str) -> Answer {
+        self.check_not_configured(name)?;
+        let _turn = self.admin.exporting.lock().await;
+        let before = self.messaging()?.added_factory(name);
+        let deleted = self.messaging()?.delete_factory(name).await;
+        deleted.map_err(|error| refused(&error))?;
+        Ok(match self.withdraw(before).await {
+            Some(detail) => (StatusCode::ACCEPTED, Json(json!({ "detail": detail }))).into_response(),
+            None => StatusCode::NO_CONTENT.into_response(),
+        })
+    }
+
+    /// Takes the name of something that was deleted out of the directory, and says where that is still to come.
+    async fn withdraw(&self, before: Option<AddedExport>) -> Option<&'static str> {
+        // One who is no longer active publishes nothing: whoever is next reads what is stored.
+        let answer = self.publish(None, Some(before?.name)).await;
+        let detail =
+            "it is deleted; naming does not answer now, and is told that its name is gone when it does";
+        matches!(answer, Ok(ExportAnswer::Waiting)).then_some(detail)
+    }
+
+    fn check_not_configured(&self, factory: &str) -> Result<(), Problem> {
+        let mut configured = self.admin.factories.iter();
+        if configured.any(|configured| configured.export.as_str() == factory) {
+            let name = factory.to_owned();
+            return Err(refused(&ManageError::Configured { name }));
+        }
+        Ok(())
+    }
+
+    /// Whether nothing else has the name that is wanted.
+    fn check_free(&self, before: Option<&AddedExport>, wanted: Option<&AddedExport>) -> Result<(), Problem> {
+        let Some(AddedExport { name, .. }) = wanted else {
             return Ok(());
         };
-        let me = self.destination(&destination.name);
+        let is_kept = before.is_some_and(|before| before.name == *name);
         let added = self.messaging()?.added_exports().into_iter();
-        let mut others = added.filter(|export| export.name == *name && export.to != me);
+        let mut others = added.filter(|export| export.name == *name && !is_kept);
         let holder = self.admin.configured.holder(name).map(str::to_owned);
         let holder = holder.or_else(|| others.next().map(|other| spoken(&other.to)));
         holder.map_or(Ok(()), |holder| {
@@ -173,27 +249,9 @@ impl Change {
         })
     }
 
-    fn destination(&self, address: &str) -> Destination {
-        match self.kind {
-            DestinationKind::Queue => Destination::Queue(address.to_owned()),
-            DestinationKind::Topic => Destination::Topic(address.to_owned()),
-        }
-    }
-
-    /// Has the export set published with one name of this destination and without another.
-    async fn publish(
-        &self,
-        address: &str,
-        add: Option<Name>,
-        remove: Option<Name>,
-    ) -> Result<ExportAnswer, Problem> {
-        let change = ExportChange {
-            add: add.map(|name| AddedExport {
-                name,
-                to: self.destination(address),
-            }),
-            remove,
-        };
+    /// Has the export set published with one name and without another.
+    async fn publish(&self, add: Option<AddedExport>, remove: Option<Name>) -> Result<ExportAnswer, Problem> {
+        let change = ExportChange { add, remove };
         let (answer, answered) = oneshot::channel();
         let wish = Wish::Export(Exporting { change, answer });
         self.admin.wishes.send(wish).await.map_err(|_| ending())?;
@@ -210,10 +268,11 @@ impl Change {
     }
 }
 
-/// A destination as an error names it.
-fn spoken(destination: &Destination) -> String {
-    match destination {
-        Destination::Queue(address) => format!("the queue {address:?}"),
-        Destination::Topic(address) => format!("the topic {address:?}"),
+/// What has a name, as an error tells it.
+fn spoken(holder: &Target) -> String {
+    match holder {
+        Target::Queue(address) => format!("the queue {address:?}"),
+        Target::Topic(address) => format!("the topic {address:?}"),
+        Target::Factory { name, .. } => format!("the factory {name:?}"),
     }
 }

@@ -1,4 +1,4 @@
-//! How it stands with the names of destinations, as lists and descriptions show it.
+//! How it stands with the names of destinations and connection factories, as lists and descriptions show it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,14 +8,33 @@ use daymark_client::proto::Name;
 use serde::Serialize;
 
 use super::Admin;
+use crate::config::Factory;
 use crate::exports::Configured;
 use crate::messaging::{Described, DestinationKind, ExportName, Messaging};
 
-/// The names of all destinations of one kind, and what the rules say of them.
+/// The names of all destinations of one kind, and how it stands with them.
 pub(super) struct Exports {
     names: BTreeMap<String, ExportName>,
+    standings: Standings,
+}
+
+/// What the rules say of names.
+struct Standings {
     configured: Arc<Configured>,
     view: View,
+}
+
+/// A connection factory.
+#[derive(Serialize)]
+pub(super) struct ListedFactory {
+    /// Its own name; that of a configured one is the one it is exported under.
+    pub(super) name: String,
+    /// `admin` or `configuration`.
+    declared: &'static str,
+    #[serde(flatten)]
+    factory: Factory,
+    #[serde(flatten)]
+    stands: Stands,
 }
 
 /// A destination in a list.
@@ -53,8 +72,7 @@ impl Exports {
     pub(super) fn of(admin: &Admin, messaging: &Messaging, kind: DestinationKind) -> Self {
         Self {
             names: messaging.export_names(kind),
-            configured: Arc::clone(&admin.configured),
-            view: admin.board.view(),
+            standings: Standings::of(admin),
         }
     }
 
@@ -63,7 +81,7 @@ impl Exports {
         Listed {
             counts,
             export: export.map(|export| export.name.clone()),
-            stands: export.map(|export| self.stands(export)).unwrap_or_default(),
+            stands: self.stands(export),
         }
     }
 
@@ -71,7 +89,38 @@ impl Exports {
         let export = self.names.get(address);
         Shown {
             described,
-            stands: export.map(|export| self.stands(export)).unwrap_or_default(),
+            stands: self.stands(export),
+        }
+    }
+
+    fn stands(&self, export: Option<&ExportName>) -> Stands {
+        export
+            .map(|export| self.standings.stands(export))
+            .unwrap_or_default()
+    }
+}
+
+/// Every connection factory, those of the configuration first.
+pub(super) fn factories(admin: &Admin, messaging: &Messaging) -> Vec<ListedFactory> {
+    let standings = Standings::of(admin);
+    let listed = |name, factory: Factory, is_configured| ListedFactory {
+        name,
+        declared: if is_configured { "configuration" } else { "admin" },
+        stands: standings.stands(&ExportName::new(factory.export.clone(), is_configured)),
+        factory,
+    };
+    let configured = admin.factories.iter().cloned();
+    let configured = configured.map(|factory| listed(factory.export.to_string(), factory, true));
+    let added = messaging.factories().into_iter();
+    let added = added.map(|(name, factory)| listed(name, factory, false));
+    configured.chain(added).collect()
+}
+
+impl Standings {
+    fn of(admin: &Admin) -> Self {
+        Self {
+            configured: Arc::clone(&admin.configured),
+            view: admin.board.view(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The data plane over HTTP: destinations, messages, subscriptions, connections, links.
+//! The data plane over HTTP: destinations, factories, messages, subscriptions, connections, links.
 //!
 //! It decides nothing: it reads requests and writes answers. A broker that is not active has no data plane,
 //! and says so.
@@ -14,10 +14,10 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::declare::declared_as;
-use super::listing::Exports;
+use super::declare::{declared_as, declared_factory};
+use super::listing::{self, Exports};
 use super::{Admin, problem};
-use crate::messaging::{DestinationKind, ManageError, Messaging};
+use crate::messaging::{DestinationKind, ManageError, Messaging, not_found};
 
 pub(super) fn routes() -> Router<Admin> {
     Router::new()
@@ -30,6 +30,8 @@ pub(super) fn routes() -> Router<Admin> {
         .route("/v1/topics/{name}", get(topic))
         .route("/v1/topics/{name}", declared_as(DestinationKind::Topic))
         .route("/v1/factories", get(factories))
+        .route("/v1/factories/{name}", get(factory))
+        .route("/v1/factories/{name}", declared_factory())
         .route("/v1/subscriptions", get(subscriptions))
         .route("/v1/subscriptions/{name}", delete(delete_subscription))
         .route("/v1/connections", get(connections))
@@ -156,10 +158,16 @@ async fn topic(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
     ok(Exports::of(&admin, &messaging, DestinationKind::Topic).shown(&name, found))
 }
 
-/// As they are configured; while this broker is active they are exported.
 async fn factories(State(admin): State<Admin>) -> Answer {
-    active(&admin)?;
-    ok(json!({ "factories": *admin.factories }))
+    let messaging = active(&admin)?;
+    ok(json!({ "factories": listing::factories(&admin, &messaging) }))
+}
+
+async fn factory(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
+    let messaging = active(&admin)?;
+    let mut all = listing::factories(&admin, &messaging).into_iter();
+    let found = all.find(|factory| factory.name == name);
+    ok(found.ok_or_else(|| refused(&not_found("factory", &name)))?)
 }
 
 async fn subscriptions(State(admin): State<Admin>) -> Answer {
@@ -211,6 +219,5 @@ fn closed(found: bool, what: &str, id: u64) -> Answer {
     if found {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let (what, name) = (what.to_owned(), id.to_string());
-    Err(refused(&ManageError::NotFound { what, name }))
+    Err(refused(&not_found(what, &id.to_string())))
 }

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{Config, FactoryConfig};
+use crate::config::{Config, Factory};
 use crate::control::status::StatusBoard;
 use crate::control::{NotSwitched, Promote, Switchover, Wish};
 use crate::exports::Configured;
@@ -33,9 +33,10 @@ const OUTCOME: Duration = Duration::from_secs(30);
 pub(crate) struct Admin {
     board: StatusBoard,
     wishes: mpsc::Sender<Wish>,
-    factories: Arc<[FactoryConfig]>,
+    /// Those of the configuration.
+    factories: Arc<[Factory]>,
     configured: Arc<Configured>,
-    /// Held by whoever changes the names of destinations: the rules take one change at a time.
+    /// Held by whoever changes the names of destinations and factories: the rules take one change at a time.
     exporting: Arc<tokio::sync::Mutex<()>>,
 }
 

@@ -57,7 +57,7 @@ pub(crate) enum Wish {
     Export(Exporting),
 }
 
-/// A change of the names of destinations, and where to answer it. One at a time.
+/// A change of names of the export set, and where to answer it. One at a time.
 #[derive(Debug)]
 pub(crate) struct Exporting {
     pub(crate) change: ExportChange,

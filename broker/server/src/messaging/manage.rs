@@ -1,4 +1,4 @@
-//! What an administrator does with destinations while the broker serves.
+//! What an administrator does with destinations and connection factories while the broker serves.
 //!
 //! Invariant: a change is answered only after it is durable, like a message.
 
@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use daymark_amqp::ValueRef;
 use daymark_amqp::message::{Body, MapIter, MessageView};
-use daymark_broker_core::queues::{Peeked, QueueCounts, QueueId, Refused, SubscriptionKey};
+use daymark_broker_core::queues::{Factory, Peeked, QueueCounts, QueueId, Refused, SubscriptionKey};
 use daymark_broker_core::selector::Selector;
 use daymark_client::proto::Name;
 use serde::Serialize;
 
+use super::config::check_address;
 use super::shared::State;
 use super::store::became_durable;
 use super::{DestinationConfig, DestinationKind, Messaging, MessagingConfigError, QueueStats};
@@ -22,7 +23,7 @@ pub enum ManageError {
     /// There is nothing of this name.
     #[error("there is no {what} {name:?}")]
     NotFound {
-        /// `queue`, `topic` or `subscription`.
+        /// `queue`, `topic`, `subscription` or `factory`.
         what: String,
         /// What was asked for.
         name: String,
@@ -59,7 +60,9 @@ impl From<Refused> for ManageError {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::InUse(what) => Self::InUse(what),
-            Refused::TooManyQueues { .. } | Refused::TooManyFactories { .. } => Self::Limit(refused.to_string()),
+            Refused::TooManyQueues { .. } | Refused::TooManyFactories { .. } => {
+                Self::Limit(refused.to_string())
+            }
             Refused::Gone(_)
             | Refused::Nameless
             | Refused::QueueFull { .. }
@@ -279,6 +282,38 @@ impl Messaging {
             .await
     }
 
+    /// Makes a connection factory, or changes the one of this name.
+    ///
+    /// # Errors
+    /// [`ManageError`]; nothing was changed then.
+    pub async fn declare_factory(&self, name: &str, factory: &Factory) -> Result<(), ManageError> {
+        check_factory(name, factory)?;
+        self.change(|state| state.queues.declare_factory(name, factory.clone()))
+            .await
+    }
+
+    /// Deletes a connection factory.
+    ///
+    /// # Errors
+    /// [`ManageError`]; nothing was changed then.
+    pub async fn delete_factory(&self, name: &str) -> Result<(), ManageError> {
+        self.change(|state| {
+            let was_there = state.queues.delete_factory(name);
+            was_there.then_some(()).ok_or_else(|| not_found("factory", name))
+        })
+        .await
+    }
+
+    /// The connection factories that administrators declared, by name.
+    #[must_use]
+    pub fn factories(&self) -> BTreeMap<String, Factory> {
+        let state = self.shared.look();
+        let factories = state.queues.factories();
+        factories
+            .map(|(name, factory)| (name.to_owned(), factory.clone()))
+            .collect()
+    }
+
     /// Removes all messages of a queue that are not out for delivery, and returns how many.
     ///
     /// # Errors
@@ -413,6 +448,18 @@ impl Messaging {
     }
 }
 
+/// Whether a connection factory can be made of it.
+pub(crate) fn check_factory(name: &str, factory: &Factory) -> Result<(), ManageError> {
+    let unusable = |why| ManageError::Invalid(format!("{name:?} cannot name a factory: {why}"));
+    check_address(name).map_err(unusable)?;
+    if factory.export.is_root() {
+        let why = "a factory cannot be exported under the empty name: it is the root context";
+        return Err(ManageError::Invalid(why.to_owned()));
+    }
+    let checked = factory.settings.check();
+    checked.map_err(|why| ManageError::Invalid(why.to_string()))
+}
+
 fn subscription_stats(
     state: &State,
     key: &SubscriptionKey,
@@ -434,7 +481,7 @@ fn subscription_stats(
     })
 }
 
-fn not_found(what: impl Into<String>, name: &str) -> ManageError {
+pub(crate) fn not_found(what: impl Into<String>, name: &str) -> ManageError {
     ManageError::NotFound {
         what: what.into(),
         name: name.to_owned(),

@@ -33,7 +33,8 @@ pub use config::{
     MessagingConfigError,
 };
 pub use manage::{BrowsedMessage, Described, ManageError, SubscriptionStats, TopicStats};
-pub(crate) use names::ExportName;
+pub(crate) use manage::{check_factory, not_found};
+pub(crate) use names::{ExportName, destination_export, factory_export};
 pub use types::{
     ConnectionStats, DestinationKind, Greeting, LinkKind, LinkStats, ListenError, MessagingStats, QueueStats,
     Recovered, Stop, StoreError, StoreFailure,

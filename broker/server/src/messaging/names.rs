@@ -1,16 +1,17 @@
 //! Which names in the directory the destinations have: those of the configuration, and those that
-//! administrators gave, which are stored with the destinations.
+//! administrators gave, which are stored with the destinations; and those of the connection factories that
+//! administrators declared.
 
 use std::collections::BTreeMap;
 
-use daymark_broker_core::failover::{AddedExport, Destination};
-use daymark_broker_core::queues::Lifetime;
+use daymark_broker_core::failover::{AddedExport, Target};
+use daymark_broker_core::queues::{Factory, Lifetime};
 use daymark_client::proto::Name;
 
 use super::shared::State;
 use super::{DestinationConfig, DestinationKind, Messaging};
 
-/// The name of a destination in the directory.
+/// The name of a destination or a factory in the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ExportName {
     pub(crate) name: Name,
@@ -19,7 +20,7 @@ pub(crate) struct ExportName {
 }
 
 impl ExportName {
-    const fn new(name: Name, is_configured: bool) -> Self {
+    pub(crate) const fn new(name: Name, is_configured: bool) -> Self {
         Self { name, is_configured }
     }
 }
@@ -29,33 +30,36 @@ impl Messaging {
     pub(crate) fn added_exports(&self) -> Vec<AddedExport> {
         let state = self.shared.look();
         let queues = state.queues.settings().filter_map(|(address, settings)| {
-            Some(AddedExport {
-                name: settings.export.clone()?,
-                to: Destination::Queue(address.to_owned()),
-            })
+            destination_export(DestinationKind::Queue, address, settings.export.as_ref())
         });
         let topics = state.queues.topic_settings().filter_map(|(address, settings)| {
-            Some(AddedExport {
-                name: settings.export.clone()?,
-                to: Destination::Topic(address.to_owned()),
-            })
+            destination_export(DestinationKind::Topic, address, settings.export.as_ref())
         });
-        queues.chain(topics).collect()
+        let factories = state.queues.factories();
+        let factories = factories.map(|(name, factory)| factory_export(name, factory));
+        queues.chain(topics).chain(factories).collect()
     }
 
     /// The name that an administrator gave to this destination.
-    pub(crate) fn added_export(&self, kind: DestinationKind, address: &str) -> Option<Name> {
+    pub(crate) fn added_export(&self, kind: DestinationKind, address: &str) -> Option<AddedExport> {
         let state = self.shared.look();
-        let found = state.find(kind, address)?;
-        state.queues.settings_of(found)?.export.clone()
+        let settings = state.queues.settings_of(state.find(kind, address)?)?;
+        destination_export(kind, address, settings.export.as_ref())
+    }
+
+    /// The name of the factory that an administrator declared as `name`.
+    pub(crate) fn added_factory(&self, name: &str) -> Option<AddedExport> {
+        let state = self.shared.look();
+        let found = state.queues.factory(name)?;
+        Some(factory_export(name, found))
     }
 
     /// The names of all destinations of this kind that have one, by address.
     pub(crate) fn export_names(&self, kind: DestinationKind) -> BTreeMap<String, ExportName> {
         let added = self.added_exports().into_iter();
         let added = added.filter_map(|export| match (kind, export.to) {
-            (DestinationKind::Queue, Destination::Queue(address))
-            | (DestinationKind::Topic, Destination::Topic(address)) => {
+            (DestinationKind::Queue, Target::Queue(address))
+            | (DestinationKind::Topic, Target::Topic(address)) => {
                 Some((address, ExportName::new(export.name, false)))
             }
             (DestinationKind::Queue | DestinationKind::Topic, _) => None,
@@ -96,5 +100,32 @@ impl Messaging {
         let found = state.find(kind, address);
         let settings = found.and_then(|found| state.queues.settings_of(found));
         settings.is_some_and(|settings| matches!(settings.lifetime, Lifetime::Owner(_)))
+    }
+}
+
+/// A name, if the destination has one, with where it leads.
+pub(crate) fn destination_export(
+    kind: DestinationKind,
+    address: &str,
+    name: Option<&Name>,
+) -> Option<AddedExport> {
+    let address = address.to_owned();
+    Some(AddedExport {
+        name: name?.clone(),
+        to: match kind {
+            DestinationKind::Queue => Target::Queue(address),
+            DestinationKind::Topic => Target::Topic(address),
+        },
+    })
+}
+
+/// The name of a factory, with where it leads.
+pub(crate) fn factory_export(name: &str, factory: &Factory) -> AddedExport {
+    AddedExport {
+        name: factory.export.clone(),
+        to: Target::Factory {
+            name: name.to_owned(),
+            settings: Box::new(factory.settings.clone()),
+        },
     }
 }
