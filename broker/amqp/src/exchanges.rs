@@ -2,14 +2,15 @@
 
 use crate::config::{AcceptOptions, Config, OpenOptions};
 use crate::connection::{Connection, Outgoing};
-use crate::error::AmqpError;
+use crate::error::{AmqpError, condition};
 use crate::event::{CloseReason, Event, LinkId};
 use crate::performative::{
     Attach, Begin, DeliveryTag, Detach, Disposition, Flow, Open, Performative, RcvSettleMode, Role,
     SndSettleMode, Transfer,
 };
-use crate::state::{DeliveryState, Outcome};
+use crate::state::{DeliveryState, Outcome, TxnId};
 use crate::terminus::{Source, Target};
+use crate::txn;
 use crate::value::Fields;
 use bytes::Bytes;
 use std::time::Instant;
@@ -169,12 +170,16 @@ const fn credit(delivery_count: u32, link_credit: u32, drain: bool) -> Performat
 }
 
 fn transfer(id: u32) -> Performative {
-    Performative::Transfer(Transfer {
+    Performative::Transfer(transfer_of(id))
+}
+
+fn transfer_of(id: u32) -> Transfer {
+    Transfer {
         delivery_id: Some(id),
         tag: DeliveryTag::new(&id.to_be_bytes()),
         message_format: Some(0),
         ..Transfer::default()
-    })
+    }
 }
 
 const fn disposition(role: Role, id: u32, settled: bool, state: Option<DeliveryState>) -> Performative {
@@ -300,7 +305,7 @@ fn refused_link() {
     let [Event::LinkRequested { link, .. }] = events[..] else {
         panic!("{events:?}")
     };
-    let error = AmqpError::new(crate::condition::NOT_FOUND, "no");
+    let error = AmqpError::new(condition::NOT_FOUND, "no");
     script.server.refuse_link(link, error.clone()).unwrap();
     let said = script.says();
     let [
@@ -409,4 +414,168 @@ fn exactly_once() {
         "{events:?}"
     );
     assert_eq!(script.server.unsettled(link), 0);
+}
+
+/// Part 2.6.12, at most once: a settled transfer, and nothing is said to it.
+#[test]
+fn at_most_once() {
+    let (mut script, link) = Script::attached(Role::Sender);
+    script.server.grant_credit(link, 1, false).unwrap();
+    script.says();
+    let settled = Transfer {
+        settled: true,
+        ..transfer_of(0)
+    };
+    let events = script.hears_with(0, &Performative::Transfer(settled), b"m");
+    assert!(
+        matches!(&events[..], [Event::Message(message)] if message.settled),
+        "{events:?}"
+    );
+    assert_eq!(script.server.unsettled(link), 0);
+    assert_eq!(script.says(), []);
+}
+
+/// Part 2.6.14: a message in several transfers; those after the first need not say again which it is.
+#[test]
+fn large_message_and_abort() {
+    let (mut script, link) = Script::attached(Role::Sender);
+    script.server.grant_credit(link, 2, false).unwrap();
+    script.says();
+    let first = |id| {
+        Performative::Transfer(Transfer {
+            more: true,
+            ..transfer_of(id)
+        })
+    };
+    let next = |more, aborted| {
+        Performative::Transfer(Transfer {
+            more,
+            aborted,
+            ..Transfer::default()
+        })
+    };
+    assert_eq!(script.hears_with(0, &first(0), b"a"), []);
+    assert_eq!(script.hears_with(0, &next(true, false), b"b"), []);
+    let events = script.hears_with(0, &next(false, false), b"c");
+    assert!(
+        matches!(&events[..], [Event::Message(message)] if message.payload == b"abc"[..]),
+        "{events:?}"
+    );
+    assert_eq!(script.hears_with(0, &first(1), b"lost"), []);
+    assert_eq!(script.hears(0, &next(false, true)), [Event::Aborted { link }]);
+    assert_eq!(
+        (script.server.credit(link), script.server.unsettled(link)),
+        (0, 1)
+    );
+}
+
+/// Part 2.5.6: a session ends with an error, and what the peer said before it heard of that is not heard.
+#[test]
+fn session_error() {
+    let mut script = Script::begun();
+    let stray = script.hears(0, &transfer(0));
+    assert!(
+        matches!(stray[..], [Event::SessionEnded { error: Some(_), .. }]),
+        "{stray:?}"
+    );
+    let said = script.says();
+    assert!(
+        matches!(&said[..], [(0, Performative::End(Some(error)))] if error.condition == condition::UNATTACHED_HANDLE),
+        "{said:?}"
+    );
+    assert_eq!(
+        script.hears(0, &Performative::Attach(Box::new(attach(Role::Sender)))),
+        []
+    );
+    script.hears(0, &Performative::End(None));
+    assert_eq!(script.says(), []);
+    script.hears(0, &Performative::Begin(begin(None)));
+    assert!(
+        matches!(script.says()[..], [(0, Performative::Begin(_))]),
+        "the channel is free again"
+    );
+}
+
+/// Part 4.4: declare, a transfer and its provisional outcome, discharge.
+#[test]
+fn transaction() {
+    let mut script = Script::begun();
+    let coordinator = Attach {
+        name: "coordinator".into(),
+        target: Some(Target::Coordinator {
+            capabilities: vec![txn::LOCAL_TRANSACTIONS],
+        }),
+        ..attach(Role::Sender)
+    };
+    let work = Attach {
+        handle: 1,
+        ..attach(Role::Sender)
+    };
+    let [coordinator, work] = [coordinator, work].map(|attach| {
+        let events = script.hears(0, &Performative::Attach(Box::new(attach)));
+        let [Event::LinkRequested { link, attach, .. }] = &events[..] else {
+            panic!("{events:?}")
+        };
+        script
+            .server
+            .accept_link(*link, AcceptOptions::echo(attach))
+            .unwrap();
+        script.server.grant_credit(*link, 10, false).unwrap();
+        *link
+    });
+    script.says();
+    let txn = TxnId::new(&b"1"[..]);
+    let events = script.hears_with(0, &transfer(0), &txn::declare(None));
+    let [Event::Declare { delivery, .. }] = events[..] else {
+        panic!("{events:?}")
+    };
+    let declared = DeliveryState::Declared(txn.clone());
+    script
+        .server
+        .settle(coordinator, delivery, declared.clone(), true)
+        .unwrap();
+    assert_eq!(
+        script.says(),
+        [(0, disposition(Role::Receiver, 0, true, Some(declared)))]
+    );
+    let within = |outcome| DeliveryState::Transactional {
+        txn: txn.clone(),
+        outcome,
+    };
+    let posted = Transfer {
+        handle: 1,
+        state: Some(within(None)),
+        ..transfer_of(1)
+    };
+    let events = script.hears_with(0, &Performative::Transfer(posted), b"m");
+    let [Event::Message(message)] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!(message.txn.as_ref(), Some(&txn));
+    let provisional = within(Some(Outcome::Accepted));
+    script
+        .server
+        .settle(work, message.delivery, provisional.clone(), true)
+        .unwrap();
+    assert_eq!(
+        script.says(),
+        [(0, disposition(Role::Receiver, 1, true, Some(provisional)))]
+    );
+    let events = script.hears_with(0, &transfer(2), &txn::discharge(&txn, false));
+    let [
+        Event::Discharge {
+            delivery,
+            fail: false,
+            ..
+        },
+    ] = events[..]
+    else {
+        panic!("{events:?}")
+    };
+    script
+        .server
+        .settle(coordinator, delivery, DeliveryState::ACCEPTED, true)
+        .unwrap();
+    let committed = disposition(Role::Receiver, 2, true, Some(DeliveryState::ACCEPTED));
+    assert_eq!(script.says(), [(0, committed)]);
 }

@@ -202,10 +202,6 @@ impl Driver {
     }
 
     fn on_detached(&mut self, link: LinkId, error: Option<&AmqpError>, by_peer: bool) {
-        if !by_peer && error.is_none() {
-            // The end of its session follows, and says why.
-            return;
-        }
         if by_peer && let Some(wire) = self.wire.as_mut() {
             let _ = wire.engine.detach(link, true, None);
         }

@@ -106,6 +106,17 @@ enum Owner {
     Unsubscribing(u64),
 }
 
+const fn ends_without_a_reason(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::LinkDetached {
+            error: None,
+            by_peer: false,
+            ..
+        }
+    )
+}
+
 /// Why a connection to a broker is no more.
 enum End {
     Closed,
@@ -219,6 +230,8 @@ impl Driver {
                 return Some(if closed { End::Closed } else { End::Lost(reason) });
             }
             let quiet = events.is_empty();
+            // Links end before their session and do not say why: it does.
+            events.sort_by_key(ends_without_a_reason);
             events.into_iter().for_each(|event| self.on_event(event));
             self.replenish();
             let sent = self.advance() + self.pump() + self.advance();
