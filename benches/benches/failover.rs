@@ -168,8 +168,9 @@ impl Choice {
     }
 
     fn daymark(&self, programs: &[Program<'_>], end: End, tables: &mut Tables) {
-        let mut stage = Stage::new(|| Daymark::start(None));
         for program in programs {
+            // What one client left in the store is not read again under another one.
+            let mut stage = Stage::new(|| Daymark::start(None));
             for cause in self.causes.iter().filter(|cause| **cause != Cause::Cut) {
                 let row = self.row_of_daymark(program.name, *cause);
                 tables.add(stage.row(row, |pair| program.start(pair), end));
@@ -182,8 +183,8 @@ impl Choice {
             return; // It has said why.
         };
         hosts.enter(1);
-        let mut stage = Stage::new(|| Daymark::start(Some(&hosts)));
         for program in programs {
+            let mut stage = Stage::new(|| Daymark::start(Some(&hosts)));
             let row = self.row_of_daymark(program.name, Cause::Cut);
             tables.add(stage.row(row, |pair| program.start(pair), end));
         }
