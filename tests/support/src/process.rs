@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::deadline::eventually_some;
+use crate::deadline::{eventually, eventually_some};
 
 /// A running process. It ends when this is dropped, and also when the whole test is killed: its standard input
 /// ends then.
@@ -22,6 +22,9 @@ pub struct Process {
     collector: Option<JoinHandle<()>>,
     _stdin: Option<ChildStdin>,
 }
+
+/// How long a busy machine may take to stop a process.
+const FREEZES_WITHIN: Duration = Duration::from_secs(30);
 
 /// How much of a log is kept.
 const LOG_BYTES_MAX: usize = 1 << 20;
@@ -111,9 +114,16 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    /// SIGSTOP: it is frozen from now on.
+    /// SIGSTOP: it is frozen when this returns. The signal alone leaves its threads some time to answer whom they
+    /// serve.
+    ///
+    /// # Panics
+    /// When a thread of it runs for another 30 s.
+    #[track_caller]
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        let id = self.child.id();
+        eventually(FREEZES_WITHIN, "every thread is stopped", || is_stopped(id));
     }
 
     /// SIGCONT: it goes on.
@@ -162,6 +172,20 @@ impl Drop for Process {
             self.kill_9();
         }
     }
+}
+
+/// Whether none of the threads of a process runs.
+fn is_stopped(process: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task"));
+    let mut threads = threads.into_iter().flatten().flatten();
+    threads.all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat"));
+        // The state follows the name, which stands in parentheses and may hold some. A thread that is gone has none.
+        stat.map_or(true, |stat| {
+            let (_, state) = stat.rsplit_once(") ").unwrap_or_default();
+            state.starts_with(['T', 't', 'Z', 'X'])
+        })
+    })
 }
 
 fn lines_of(output: impl Read + Send + 'static) -> Receiver<String> {

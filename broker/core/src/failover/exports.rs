@@ -1,5 +1,6 @@
 //! The names that administrators gave to destinations and connection factories, beside those that are
-//! configured: which of them a publication offers, what a refusal of naming means for them, and what an administrator is told.
+//! configured: which of them a publication offers, what a refusal of naming means for them, and what an
+//! administrator is told.
 //!
 //! A refusal never ends a term because of such a name: the change that brought it is refused, or the name is
 //! left out and offered again later. What is configured is never left out.
