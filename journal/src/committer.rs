@@ -111,13 +111,13 @@ impl Committer {
     }
 
     /// What whoever opened the journal did not wait for: the manifest has its name durably, and then the first segment
-    /// of the epoch that it belongs to.
+    /// of the epoch that it belongs to gets its own, which is made durable with the first frame.
     fn begin(&mut self) -> Result<(), JournalError> {
-        let unsynced = |e| JournalError::sync(&self.base.dir, e);
-        sync_dir(&self.base.dir).map_err(unsynced)?;
         let file = &mut self.active.file;
-        file.name().map_err(|e| JournalError::write(&file.path, e))?;
-        sync_dir(&self.base.dir).map_err(unsynced)
+        file.sync_header()
+            .map_err(|e| JournalError::sync(&file.path, e))?;
+        sync_dir(&self.base.dir).map_err(|e| JournalError::sync(&self.base.dir, e))?;
+        file.name().map_err(|e| JournalError::write(&file.path, e))
     }
 
     /// Makes one group durable and answers its owners. `false` after a failure.
@@ -228,6 +228,8 @@ impl Committer {
             disk.forget(&file.file, *at, length);
             return Err(JournalError::sync(&file.path, e));
         }
+        file.sync_name(&self.base.dir)
+            .map_err(|e| JournalError::sync(&self.base.dir, e))?;
         let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         *at += length;
         file.size = file.size.max(*at + TERMINATOR as u64);

@@ -2,14 +2,15 @@
 //!
 //! The order is what makes it safe to crash, and to be overtaken, at any point:
 //! 1. The newest manifest and the names decide which files are live ([`select`](crate::select)).
-//! 2. The headers of all of them are read, then the records in sequence order. Beside that the disk is given
-//!    what it would be waited for later: see [`ahead`].
+//! 2. The headers of all of them are read, then the records in sequence order. Beside that is done what would be
+//!    waited for later: see [`ahead`].
 //! 3. They are synced: what was read may have been in memory only.
 //! 4. They are renamed to this epoch, so that an earlier owner that wakes cannot remove them by their old
 //!    names. Until step 5 the old manifest holds, and it accepts both names.
 //! 5. The manifest is written. From here on only the sealed lengths count.
 //! 6. The epoch and the lock are looked at once more, and the threads are started. Before the committer acknowledges
-//!    anything it makes the name of the manifest durable, then that of the segment for appending.
+//!    anything it makes the header of the segment for appending and the name of the manifest durable, and then the name
+//!    of that segment.
 //!
 //! Nothing live is changed before everything was read and found good.
 
@@ -132,8 +133,8 @@ where
     Ok((manifest, recovery))
 }
 
-/// What can be made durable before everything was read: the first segment of this owner, still without a name
-/// that counts, and what the owner before wrote last. Its sync is made again when it was read, because somebody
+/// What can be done before everything was read: the first segment of this owner is created, still without a name that
+/// counts, and what the owner before wrote last is synced. That is done again when it was read, because somebody
 /// frozen may have woken in between, and then finds nothing left to do.
 fn ahead(base: &Base, found: &Found, first: SegmentHeader) -> Result<Spare, OpenError> {
     let path = base.dir.join(names::spare(first.epoch, 0));

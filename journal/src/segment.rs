@@ -37,8 +37,17 @@ pub(crate) struct SegmentFile {
     /// Filled with zeros (or with stale frames), so that commits do not change its length.
     pub(crate) filled: bool,
     pub(crate) recycled: bool,
-    /// The name it has instead of `path`, until [`name`](Self::name).
-    nameless: Option<PathBuf>,
+    naming: Naming,
+}
+
+/// How far a segment has come to its name.
+#[derive(Debug)]
+enum Naming {
+    /// It is called so instead.
+    Spare(PathBuf),
+    /// It may be called otherwise after a crash.
+    Given,
+    Durable,
 }
 
 impl Spare {
@@ -78,17 +87,17 @@ impl Spare {
     pub(crate) fn promote(self, dir: &Path, disk: &Disk, header: SegmentHeader) -> io::Result<SegmentFile> {
         self.begin(disk, header)?;
         let mut segment = self.into_segment(dir, header);
+        segment.sync_header()?;
         segment.name()?;
-        sync_dir(dir)?;
+        segment.sync_name(dir)?;
         Ok(segment)
     }
 
-    /// Writes the header, durably.
+    /// Writes the header.
     pub(crate) fn begin(&self, disk: &Disk, header: SegmentHeader) -> io::Result<()> {
         let mut start = [0; START];
         start[..SEGMENT_HEADER].copy_from_slice(&header.encode());
-        disk.write_all_at(&self.file, &start, 0)?;
-        self.file.sync_all()
+        disk.write_all_at(&self.file, &start, 0)
     }
 
     /// The segment of a file that begins with `header`. It does not have the name of one yet.
@@ -100,7 +109,7 @@ impl Spare {
             size: self.size.max(START as u64),
             filled: self.size > 0,
             recycled: self.recycled,
-            nameless: Some(self.path),
+            naming: Naming::Spare(self.path),
         }
     }
 }
@@ -111,11 +120,26 @@ impl SegmentFile {
         Spare::create(dir, header.epoch, number)?.promote(dir, disk, header)
     }
 
-    /// Gives it its name, if it has not got it yet. The name is not durable then.
+    /// Makes the header durable, which comes before the name.
+    pub(crate) fn sync_header(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    /// Gives it its name, if it has not got it yet.
     pub(crate) fn name(&mut self) -> io::Result<()> {
-        match self.nameless.take() {
-            Some(nameless) => std::fs::rename(nameless, &self.path),
-            None => Ok(()),
+        if let Naming::Spare(spare) = &self.naming {
+            std::fs::rename(spare, &self.path)?;
+            self.naming = Naming::Given;
         }
+        Ok(())
+    }
+
+    /// Makes the name durable, if it is not yet.
+    pub(crate) fn sync_name(&mut self, dir: &Path) -> io::Result<()> {
+        if matches!(self.naming, Naming::Given) {
+            sync_dir(dir)?;
+            self.naming = Naming::Durable;
+        }
+        Ok(())
     }
 }
