@@ -254,7 +254,7 @@ impl Source {
         let mut at = 0;
         while at + FRAME_HEADER <= chunk.len() {
             if chunk[at..at + 16] == [0; 16] {
-                at += 13; // No length starts in the first thirteen of sixteen zeros.
+                at += zeros(&chunk[at..]) - 3; // A length that is not zero starts with three zeros at most.
                 continue;
             }
             let offset = base + at as u64;
@@ -286,6 +286,15 @@ impl Source {
         let read = read_up_to(&self.file, &mut frame, offset)?;
         Ok(read == frame.len() && format::is_intact(self.header.seed(), &frame))
     }
+}
+
+/// How many zeros `bytes` begin with. Most of what is searched is a segment that was not used yet.
+fn zeros(bytes: &[u8]) -> usize {
+    const BLOCK: usize = 1024;
+    let blocks = bytes.chunks_exact(BLOCK);
+    let skipped = blocks.take_while(|block| **block == [0; BLOCK]).count() * BLOCK;
+    let rest = bytes[skipped..].iter();
+    skipped + rest.take_while(|byte| **byte == 0).count()
 }
 
 fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
