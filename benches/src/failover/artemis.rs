@@ -213,15 +213,17 @@ impl Seat {
         said.rfind(READY) > said.rfind(FOLLOWED)
     }
 
-    /// What it said last, without the time.
+    /// The beginning of what it said last, without the time.
     fn last_words(&self) -> String {
+        const ENOUGH: usize = 120;
         let said = std::fs::read_to_string(self.log()).unwrap_or_default();
         let last = said
             .lines()
             .rev()
             .find_map(|line| line.find("AMQ").map(|at| &line[at..]));
         let name = self.instance.file_name().unwrap_or_default().to_string_lossy();
-        format!("{name}: {}", last.unwrap_or("nothing"))
+        let last: String = last.unwrap_or("nothing").chars().take(ENOUGH).collect();
+        format!("{name}: {last}")
     }
 
     fn java(&self) -> Outcome<Pid> {
