@@ -13,7 +13,7 @@ use daymark_test_support::http_get;
 
 use crate::stage::{Pair, SOON, Stage, wait};
 
-/// As long as the journal's segments are: no record of such a message fits into one.
+/// Longer than the journal's segments are: no record of such a message fits into one.
 const LARGE: usize = 16 << 20;
 
 /// A body that no other number has.

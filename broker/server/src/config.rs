@@ -273,7 +273,7 @@ impl RawPostgres {
 /// segment, and what it has not given back is read again in a failover.
 fn journal_options() -> daymark_journal::Options {
     daymark_journal::Options {
-        segment_bytes: 16 << 20,
+        segment_bytes: 4 << 20,
         ..daymark_journal::Options::default()
     }
 }

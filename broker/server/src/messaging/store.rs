@@ -12,8 +12,8 @@ use crate::store::AppendError;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Bytes recorded again in one step of a compaction.
 const STEP_BYTES: u64 = 1 << 20;
-/// What the store may hold beyond twice the bytes it needs.
-const SLACK_BYTES: u64 = 16 << 20;
+/// What the store may hold beyond twice the bytes it needs. All of it is read again in a failover, for nothing.
+const SLACK_BYTES: u64 = 4 << 20;
 
 /// Tells the queues what the journal finished, as long as the process serves.
 pub(super) async fn follow(shared: Arc<Shared>) {
