@@ -189,17 +189,22 @@ fn without_naming_a_name_is_stored_and_published_when_naming_is_back() {
     });
 }
 
-#[test]
-fn a_name_stolen_before_a_promotion_is_left_out_and_comes_back_when_it_is_free() {
-    let mut stage = Stage::new();
+/// The only broker of its group, active.
+fn alone(stage: &Stage) -> Member {
     let broker = stage.broker("one", "primary");
     let (process, admin) = stage.program.broker(&broker);
-    let mut one = Member {
+    stage.group_served_by("one", 1);
+    Member {
         process,
         admin,
         broker,
-    };
-    stage.group_served_by("one", 1);
+    }
+}
+
+#[test]
+fn a_name_stolen_before_a_promotion_is_left_out_and_comes_back_when_it_is_free() {
+    let mut stage = Stage::new();
+    let mut one = alone(&stage);
     stage.naming.kill_9();
     for name in ["mine", "stolen"] {
         let path = format!("/v1/queues/{name}");
@@ -241,14 +246,7 @@ fn a_name_stolen_before_a_promotion_is_left_out_and_comes_back_when_it_is_free()
 #[test]
 fn a_name_that_the_configuration_comes_to_use_is_left_out_until_it_is_free_again() {
     let stage = Stage::new();
-    let broker = stage.broker("one", "primary");
-    let (process, admin) = stage.program.broker(&broker);
-    let mut one = Member {
-        process,
-        admin,
-        broker,
-    };
-    stage.group_served_by("one", 1);
+    let mut one = alone(&stage);
     stage.told(&["topic", "put", "orders", "news", "--export", "news"]);
     one.process.kill_9();
     let config = "[[messaging.queues]]\nname = \"other\"\nexport = \"news\"\n";

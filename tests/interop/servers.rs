@@ -387,13 +387,15 @@ async fn what_is_not_there_is_refused_and_the_session_lives(server: &Server) {
         assert_eq!(refusal.to_string(), "amqp:not-found: there is no missing");
         assert_eq!(why.advice(), Advice::GiveUp);
     }
-    let producer = session.producer(&Destination::queue("there")).await;
-    producer
-        .expect("a producer")
-        .send(Message::text("x"))
-        .await
-        .expect("stored");
+    goes_on(&session).await;
     connection.close().await;
+}
+
+/// What went wrong with one link touches no other.
+async fn goes_on(session: &Session) {
+    let producer = session.producer(&Destination::queue("there")).await;
+    let producer = producer.expect("a producer");
+    producer.send(Message::text("x")).await.expect("stored");
 }
 
 async fn what_the_server_does_not_do_is_refused_by_name(server: &Server) {
@@ -510,12 +512,7 @@ async fn a_link_that_the_server_ends_says_why(server: &Server) {
     }
     let says_why = |why: &SendError| matches!(why, SendError::LinkClosed(refusal) if refusal.condition == "amqp:resource-deleted");
     assert!(reasons.len() > 90 && reasons.iter().all(says_why), "{reasons:?}");
-    let again = session.producer(&Destination::queue("there")).await;
-    again
-        .expect("a producer")
-        .send(Message::text("x"))
-        .await
-        .expect("stored");
+    goes_on(&session).await;
     connection.close().await;
 }
 
@@ -567,12 +564,7 @@ async fn an_idle_connection_is_kept_alive(server: &Server) {
     event(&mut events, "connected").await;
     let heard = tokio::time::timeout(IDLE + IDLE / 4, events.next()).await;
     assert!(heard.is_err(), "{heard:?}");
-    let producer = session.producer(&Destination::queue("there")).await;
-    producer
-        .expect("a producer")
-        .send(Message::text("x"))
-        .await
-        .expect("stored");
+    goes_on(&session).await;
     connection.close().await;
 }
 
@@ -590,12 +582,7 @@ async fn passwords_are_checked(server: &Server) {
         .await
         .expect("connected");
     let session = connection.session().await.expect("a session");
-    let producer = session.producer(&Destination::queue("there")).await;
-    producer
-        .expect("a producer")
-        .send(Message::text("x"))
-        .await
-        .expect("stored");
+    goes_on(&session).await;
     connection.close().await;
     let refused = server.factory().connect_with(login("wrong")).await.err();
     assert!(
