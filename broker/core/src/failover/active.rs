@@ -284,19 +284,11 @@ impl Failover {
 
     /// An administrator changes the names: the set is published anew, under the same epoch.
     pub(super) fn on_export_change(&mut self, change: ExportChange, out: &mut Actions) {
-        match &mut self.phase {
-            Phase::Active(active) => {
-                active.added.begin(change);
-                active.publish_anew(out);
-            }
-            Phase::New
-            | Phase::Discovering(_)
-            | Phase::Standby(_)
-            | Phase::Suspecting(_)
-            | Phase::Promoting(_)
-            | Phase::HandingOver(_)
-            | Phase::Ended => out.push(Action::AnswerExport(ExportAnswer::NotActive)),
-        }
+        let Phase::Active(active) = &mut self.phase else {
+            return out.push(Action::AnswerExport(ExportAnswer::NotActive));
+        };
+        active.added.begin(change);
+        active.publish_anew(out);
     }
 
     /// Naming ended this term and nobody else is active: everything is given up, and the ordinary steps

@@ -170,15 +170,10 @@ impl Failover {
             Phase::HandingOver(handover) => ("handing-over", Some(handover.to.clone())),
             Phase::Ended => ("ended", None),
         };
-        let active = match &self.phase {
-            Phase::Active(active) => Some(active),
-            Phase::New
-            | Phase::Discovering(_)
-            | Phase::Standby(_)
-            | Phase::Suspecting(_)
-            | Phase::Promoting(_)
-            | Phase::HandingOver(_)
-            | Phase::Ended => None,
+        let active = if let Phase::Active(active) = &self.phase {
+            Some(active)
+        } else {
+            None
         };
         let is_watching = matches!(&self.phase, Phase::Standby(watch) if watch.active.is_some());
         View {
